@@ -1,0 +1,247 @@
+"""Kernels as Python source: the text that Numba compiles, that plain Python runs, and that people read.
+
+A kernel's parameters are its arrays, flat, then its sizes. Kernels of the same structure have the same text but for
+names and comments, so that the runtime compiles equal structures once.
+"""
+from __future__ import annotations
+
+import keyword
+import re
+from dataclasses import dataclass
+
+from ..graph import scalar as sc
+from ..graph.dtype import DType, bool_
+from ..graph.formula import Affine
+from ..graph.scalar import Scalar
+from ..graph.size import Size
+from ..lowering.ir import Accumulate, Arg, Assign, Kernel, Load, Loop, Note, Position, Statement, Store
+
+_INFIX = {"add": ("+", 5), "sub": ("-", 5), "mul": ("*", 6), "div": ("/", 6), "less": ("<", 3), "less_equal": ("<=", 3),
+          "greater": (">", 3), "greater_equal": (">=", 3), "equal": ("==", 3), "not_equal": ("!=", 3),
+          "logical_and": ("&", 4), "logical_or": ("|", 4)}
+_WORDS = {"maximum": "fmax", "minimum": "fmin", "where": "select"}
+# what a kernel's text may call; a parameter must not hide one
+VOCABULARY = frozenset(
+    "f32 f64 i32 i64 bool_ select fmax fmin radd rmul rmax rmin fma isnan fabs floor at exp expm1 log log1p tanh erf sin cos pow sqrt "
+    "exp2 log2 range np kernel abs min max sum".split())
+_REDUCE = {"sum": "radd", "prod": "rmul", "max": "rmax", "min": "rmin"}
+ATOM = 9
+
+
+@dataclass(frozen=True)
+class Source:
+    """A printed kernel: its text, its parameters' types, and its size parameters, to be evaluated at each call."""
+
+    text: str
+    signature: tuple[str, ...]
+    sizes: tuple[Size, ...]
+
+
+def print_kernel(kernel: Kernel) -> Source:
+    """The source of a kernel."""
+    printer = _Printer(kernel)
+    printer.block(kernel.body, 1)
+    sizes = [printer.size_names[value] for value in printer.sizes]
+    signature = tuple(f"{'bool' if a.dtype is bool_ else a.dtype.name}*" for a in kernel.arrays) + ("i64",) * len(sizes)
+    doc = [f'    """{kernel.notes[0] if len(kernel.notes) == 1 else f"{len(kernel.notes)} statements over shared loops."}', ""]
+    for name, array in zip(printer.arrays, kernel.arrays, strict=True):
+        doc.append(f"    {name}: {array.dtype}{', written' if array.written else ''}")
+    shown = [f"{name} = {value}" for name, value in zip(sizes, printer.sizes, strict=True) if name != str(value)]
+    doc += [f"    {', '.join(shown)}"] if shown else []
+    doc.append('    """')
+    text = "\n".join([f"def {kernel.name}({', '.join([*printer.arrays, *sizes])}):", *doc, *(printer.lines or ["    pass"])]) + "\n"
+    return Source(text, signature, tuple(printer.sizes))
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """A parameter's name that is no word of the kernel language and not taken."""
+    while name in VOCABULARY or name in taken or keyword.iskeyword(name) or re.fullmatch(r"[vtin]\d+", name) or not name.isidentifier():
+        name += "_"
+        if not name.isidentifier():
+            name = f"a_{name}"
+    taken.add(name)
+    return name
+
+
+class _Printer:
+    """Statements to lines."""
+
+    def __init__(self, kernel: Kernel):
+        self.kernel = kernel
+        self.lines: list[str] = []
+        self.sizes: dict[Size, int] = {}
+        self.size_names: dict[Size, str] = {}
+        self.taken: set[str] = set()
+        self.arrays = [_free(array.name, self.taken) for array in kernel.arrays]
+        self.temporaries = 0
+        self.used = _locals_used(kernel.body)
+        self.rename: dict[str, str] = {}
+        self.loops: dict[int, str] = {}
+
+    def line(self, text: str, depth: int) -> None:
+        self.lines.append("    " * depth + text)
+
+    def block(self, items: list[Statement], depth: int) -> None:
+        for item in items:
+            self.statement(item, depth)
+
+    def statement(self, item: Statement, depth: int) -> None:
+        if isinstance(item, Loop):
+            self.block(item.before, depth)
+            name = self.loops[item.variable] = f"i{len(self.loops)}"
+            self.line(f"for {name} in range({self.size(item.extent)}):", depth)
+            before = len(self.lines)
+            self.block(item.body, depth + 1)
+            if all(line.lstrip().startswith("#") for line in self.lines[before:]):
+                self.line("pass", depth + 1)
+            self.block(item.after, depth)
+        elif isinstance(item, Note):
+            self.line(f"# {item.text}", depth)
+        elif isinstance(item, Assign):
+            if item.local in self.used:
+                self.line(f"{self.local(item.local)} = {self.shared(item.expression, depth)}", depth)
+        elif isinstance(item, Store):
+            target = f"{self.arrays[item.array]}[{self.position(item.position, tuple(self.shared(e, depth) for e in item.lookups))}]"
+            value = self.shared(item.expression, depth)
+            dtype = self.kernel.arrays[item.array].dtype
+            if item.reduce == "sum":
+                value = self.rounded(f"{target} + {value}", dtype)
+            elif item.reduce != "assign":
+                value = f"{_REDUCE[item.reduce]}({target}, {value})"
+            self.line(f"{target} = {value}", depth)
+        elif isinstance(item, Accumulate):
+            name = self.local(item.local)
+            self.line(f"{name} = {self.rounded(f'{_REDUCE[item.reduce]}({name}, {self.shared(item.expression, depth)})', item.expression.dtype)}", depth)
+        else:
+            self.first_maximum(item, depth)
+
+    def first_maximum(self, item: Arg, depth: int) -> None:
+        """NumPy's rule: the first of equals, and the first NaN before everything."""
+        best, place, value = self.local(item.best), self.local(item.place), f"t{self.temporaries}"
+        self.temporaries += 1
+        self.line(f"{value} = {self.shared(item.expression, depth)}", depth)
+        nan = f" | (({value} != {value}) & ({best} == {best}))" if item.expression.dtype.is_float else ""
+        better = f"({value} > {best}){nan}"
+        self.line(f"{place} = select({better}, i64({self.affine(item.position)}), {place})", depth)
+        self.line(f"{best} = select({better}, {value}, {best})", depth)
+
+    # -- expressions --------------------------------------------------------------------------------------------
+    def shared(self, expression: Scalar, depth: int) -> str:
+        """An expression, its repeated parts computed once into temporaries."""
+        counts: dict[Scalar, int] = {}
+        order: list[Scalar] = []
+
+        def count(e: Scalar, _: tuple[None, ...]) -> None:
+            order.append(e)
+            for a in e.args:
+                counts[a] = counts.get(a, 0) + 1
+
+        sc.fold(expression, count)
+        texts: dict[Scalar, tuple[str, int]] = {}
+        for e in order:
+            text, strength = self.expression(e, [texts[a] for a in e.args])
+            if counts.get(e, 0) > 1 and e.op not in ("const", "local", "size", "index"):
+                name = f"t{self.temporaries}"
+                self.temporaries += 1
+                self.line(f"{name} = {text}", depth)
+                text, strength = name, ATOM
+            texts[e] = text, strength
+        return texts[expression][0]
+
+    def expression(self, e: Scalar, args: list[tuple[str, int]]) -> tuple[str, int]:
+        """(text, binding strength) of one operation over its arguments' texts."""
+        plain = [text for text, _ in args]
+        if e.op == "const":
+            return self.number(e.value, e.dtype), ATOM
+        if e.op == "local":
+            return self.local(e.value), ATOM
+        if e.op == "index":
+            return f"i64({self.affine(e.value)})", ATOM
+        if e.op == "size":
+            return f"{e.dtype}({self.size(e.value)})", ATOM
+        if e.op == "load":
+            load: Load = e.value
+            return f"{self.arrays[load.array]}[{self.position(load.position, tuple(plain))}]", ATOM
+        if e.op == "cast":
+            return (f"({plain[0]} != 0)" if e.dtype is bool_ else f"{e.dtype}({plain[0]})"), ATOM
+        if e.op in _INFIX:
+            sign, strength = _INFIX[e.op]
+            left = args[0][0] if args[0][1] >= strength and strength != 3 else _bracket(args[0])
+            right = args[1][0] if args[1][1] > strength else _bracket(args[1])
+            text = f"{left} {sign} {right}"
+            return (self.rounded(text, e.dtype), ATOM) if e.dtype.kind == "i" else (text, strength)
+        if e.op == "neg":
+            text = f"-{_bracket(args[0])}"
+            return (self.rounded(text, e.dtype), ATOM) if e.dtype.kind == "i" else (text, 7)
+        if e.op == "logical_not":
+            return f"(not {_bracket(args[0])})", ATOM
+        if e.op == "abs":
+            return (f"fabs({plain[0]})" if e.dtype.is_float else self.rounded(f"select({plain[0]} < 0, -{plain[0]}, {plain[0]})", e.dtype)), ATOM
+        return f"{_WORDS.get(e.op, e.op)}({', '.join(plain)})", ATOM
+
+    def rounded(self, text: str, dtype: DType) -> str:
+        """Integer arithmetic keeps its width."""
+        return f"{dtype}({text})" if dtype.kind == "i" else text
+
+    def number(self, value: float | int | bool, dtype: DType) -> str:
+        if dtype is bool_:
+            return f"bool_({int(value)})"
+        if isinstance(value, float) and value != value:
+            return f"({dtype}(1e999) - {dtype}(1e999))"  # a NaN
+        if isinstance(value, float) and value in (float("inf"), float("-inf")):
+            return f"{dtype}({'-' if value < 0 else ''}1e999)"
+        return f"{dtype}({value!r})"
+
+    def local(self, name: str) -> str:
+        return self.rename.setdefault(name, f"v{len(self.rename)}")
+
+    def size(self, value: Size) -> str:
+        """A size: 0 and 1 as they are, others as parameters."""
+        if value.constant in (0, 1):
+            return str(value.constant)
+        if value not in self.sizes:
+            self.sizes[value] = len(self.sizes)
+            named = str(value).isidentifier()
+            self.size_names[value] = _free(str(value), self.taken) if named else f"n{self.sizes[value]}"
+        return self.size_names[value]
+
+    def affine(self, form: Affine) -> str:
+        parts = []
+        for axis, coefficient in form.terms:
+            if coefficient == -1:
+                parts.append(f"-{self.loops[axis]}")
+            else:
+                parts.append(self.loops[axis] if coefficient == 1 else f"{self.loops[axis]}*{self.size(coefficient)}")
+        if form.constant != 0 or not parts:
+            parts.append(self.size(form.constant))
+        return " + ".join(parts)
+
+    def position(self, position: Position, lookups: tuple[str, ...]) -> str:
+        looked_up = [text if stride == 1 else f"{text}*{self.size(stride)}" for text, stride in zip(lookups, position.strides, strict=True)]
+        fixed = self.affine(position.affine)
+        return " + ".join([*looked_up, fixed] if fixed != "0" or not looked_up else looked_up)
+
+
+def _bracket(part: tuple[str, int]) -> str:
+    text, strength = part
+    return text if strength == ATOM else f"({text})"
+
+
+def _locals_used(items: list[Statement]) -> set[str]:
+    found: set[str] = set()
+
+    def visit(e: Scalar, _: tuple[None, ...]) -> None:
+        if e.op == "local":
+            found.add(e.value)
+
+    for item in items:
+        if isinstance(item, Loop):
+            found |= _locals_used(item.before) | _locals_used(item.body) | _locals_used(item.after)
+        elif not isinstance(item, Note):
+            sc.fold(item.expression, visit)
+            if isinstance(item, Store):
+                for lookup in item.lookups:
+                    sc.fold(lookup, visit)
+            if isinstance(item, (Arg, Accumulate)):
+                found |= {item.best, item.place} if isinstance(item, Arg) else {item.local}
+    return found

@@ -1,0 +1,1 @@
+"""The DSL: what a model file writes. `graphc.*` offers these names."""

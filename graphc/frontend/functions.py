@@ -1,0 +1,429 @@
+"""The functions of the DSL: pure, with the names and meanings of NumPy and of torch.nn.functional."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import TraceError
+from ..graph.dtype import DType, bool_, i64
+from ..graph.size import Size, SizeLike, product, size
+from ..ops.contract import LETTERS, normal_spec
+from .tensor import Tensor, Value, cast as _cast, common_type, constant, elementwise, fail, lift, matmul, record
+from .trace import current
+
+__all__ = [
+    "abs", "arange", "argmax", "broadcast_to", "cast", "concat", "const", "cos", "dim", "einsum", "equal", "erf", "exp", "expand_dims",
+    "expm1", "full", "grad", "hvp", "log", "log1p", "log_softmax", "logical_and", "logical_not", "logical_or", "logsumexp", "matmul",
+    "max", "maximum", "mean", "min", "minimum", "ones", "relu", "reshape", "sigmoid", "sin", "softmax", "softplus", "split", "sqrt",
+    "square", "squeeze", "stack", "stop_gradient", "sum", "take", "take_along_axis", "tanh", "transpose", "where", "zeros"]
+
+Axis = int | Sequence[int] | None
+
+
+# -- elementwise -----------------------------------------------------------------------------------------------------
+def exp(x: Value) -> Tensor:
+    """e to the power x."""
+    return elementwise("exp", x)
+
+
+def expm1(x: Value) -> Tensor:
+    """e^x − 1, exact for small x."""
+    return elementwise("expm1", x)
+
+
+def log(x: Value) -> Tensor:
+    """The natural logarithm; −∞ at 0, NaN below."""
+    return elementwise("log", x)
+
+
+def log1p(x: Value) -> Tensor:
+    """log(1 + x), exact for small x."""
+    return elementwise("log1p", x)
+
+
+def sqrt(x: Value) -> Tensor:
+    """The square root; NaN below 0."""
+    return elementwise("sqrt", x)
+
+
+def square(x: Value) -> Tensor:
+    """x·x."""
+    return elementwise("mul", x, x)
+
+
+def sin(x: Value) -> Tensor:
+    """The sine of x radians."""
+    return elementwise("sin", x)
+
+
+def cos(x: Value) -> Tensor:
+    """The cosine of x radians."""
+    return elementwise("cos", x)
+
+
+def tanh(x: Value) -> Tensor:
+    """The hyperbolic tangent; tanh′ = 1 − tanh²."""
+    return elementwise("tanh", x)
+
+
+def sigmoid(x: Value) -> Tensor:
+    """1/(1 + e^−x), never overflowing; σ′ = σ(1 − σ)."""
+    return elementwise("sigmoid", x)
+
+
+def softplus(x: Value) -> Tensor:
+    """log(1 + e^x), never overflowing."""
+    return elementwise("softplus", x)
+
+
+def relu(x: Value) -> Tensor:
+    """max(x, 0); its derivative at 0 is 0."""
+    return elementwise("relu", x)
+
+
+def erf(x: Value) -> Tensor:
+    """The error function, 2/√π ∫₀ˣ e^−t² dt."""
+    return elementwise("erf", x)
+
+
+def abs(x: Value) -> Tensor:
+    """|x|; its derivative at 0 is 0."""
+    return elementwise("abs", x)
+
+
+def maximum(a: Value, b: Value) -> Tensor:
+    """The larger of two values; at a tie the gradient goes to b."""
+    return elementwise("maximum", a, b)
+
+
+def minimum(a: Value, b: Value) -> Tensor:
+    """The smaller of two values; at a tie the gradient goes to b."""
+    return elementwise("minimum", a, b)
+
+
+def where(condition: Value, a: Value, b: Value) -> Tensor:
+    """a where the condition holds, else b. The gradient of the branch not taken is 0, even where it is NaN."""
+    return elementwise("where", condition, a, b)
+
+
+def equal(a: Value, b: Value) -> Tensor:
+    """a = b, element by element."""
+    return elementwise("equal", a, b)
+
+
+def logical_and(a: Value, b: Value) -> Tensor:
+    """Both, of arrays of bool."""
+    return elementwise("logical_and", a, b)
+
+
+def logical_or(a: Value, b: Value) -> Tensor:
+    """Either, of arrays of bool."""
+    return elementwise("logical_or", a, b)
+
+
+def logical_not(x: Value) -> Tensor:
+    """Not, of an array of bool."""
+    return elementwise("logical_not", x)
+
+
+def cast(x: Value, dtype: DType) -> Tensor:
+    """The values in another element type: gc.f32, gc.f64, gc.i32, gc.i64, gc.bool_."""
+    return _cast(lift(x), current("gc.cast").dtype(dtype))
+
+
+def stop_gradient(x: Value) -> Tensor:
+    """x, with a derivative of zero."""
+    return elementwise("stop_gradient", x)
+
+
+# -- reductions ------------------------------------------------------------------------------------------------------
+def _axes(name: str, x: Tensor, axis: Axis) -> tuple[int, ...] | None:
+    """Axes sorted and not negative; None where one is out of range."""
+    given = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+    result = []
+    for a in given:
+        if not -x.ndim <= a < x.ndim:
+            fail(TraceError(f"{name}: axis {a} is out of range for {x.node.type}, of {x.ndim} axes"))
+            return None
+        result.append(a % x.ndim)
+    return tuple(sorted(set(result)))
+
+
+def _reduce(op: str, x: Value, axis: Axis, keepdims: bool) -> Tensor:
+    tensor = lift(x)
+    if tensor.broken:
+        return tensor
+    if tensor.dtype is bool_:
+        tensor = _cast(tensor, i64)
+    axes = _axes(op, tensor, axis)
+    if axes is None:
+        return Tensor(None)
+    kept = tuple(size(1) if d in axes else e for d, e in enumerate(tensor.node.shape))
+    result = record(op, tensor, axes=axes)
+    return record("reshape", result, shape=kept) if keepdims and not result.broken else result
+
+
+def sum(x: Value, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The sum over one axis, several, or all."""
+    return _reduce("sum", x, axis, keepdims)
+
+
+def max(x: Value, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The maximum; the gradient goes to the first one."""
+    return _reduce("max", x, axis, keepdims)
+
+
+def min(x: Value, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The minimum; the gradient goes to the first one."""
+    return _reduce("min", x, axis, keepdims)
+
+
+def argmax(x: Value, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """The position of the first maximum, as i64; over all elements in row-major order where no axis is given."""
+    return _reduce("argmax", x, axis, keepdims)
+
+
+def mean(x: Value, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The mean over one axis, several, or all."""
+    tensor = lift(x)
+    if tensor.broken:
+        return tensor
+    if not tensor.dtype.is_float:
+        tensor = _cast(tensor, current().float_type)
+    axes = _axes("mean", tensor, axis)
+    if axes is None:
+        return Tensor(None)
+    return sum(tensor, axes, keepdims) / product(tensor.node.shape[d] for d in axes)
+
+
+def logsumexp(x: Value, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """log Σ e^x, never overflowing: the stabilising pass subtracts the maximum."""
+    return log(sum(exp(x), axis, keepdims))
+
+
+def softmax(x: Value, axis: Axis = -1) -> Tensor:
+    """e^x / Σ e^x, never overflowing: the stabilising pass subtracts the maximum."""
+    e = exp(x)
+    return e / sum(e, axis, keepdims=True)
+
+
+def log_softmax(x: Value, axis: Axis = -1) -> Tensor:
+    """x − log Σ e^x, never overflowing."""
+    return lift(x) - logsumexp(x, axis, keepdims=True)
+
+
+# -- contractions ----------------------------------------------------------------------------------------------------
+def einsum(spec: str, *operands: Value) -> Tensor:
+    """A sum of products by NumPy's notation, `...` and the implicit output included."""
+    dtype = common_type(operands)
+    tensors = [_cast(lift(o, dtype), dtype) for o in operands]
+    if any(t.broken for t in tensors):
+        return Tensor(None)
+    compact = spec.replace(" ", "")
+    inputs = compact.split("->")[0].split(",")
+    if len(inputs) != len(tensors):
+        return fail(TraceError(f"einsum {spec!r} names {len(inputs)} operands, but {len(tensors)} are given"))
+    free = [c for c in LETTERS if c not in compact]
+    widest = ""
+    for i, (letters, tensor) in enumerate(zip(inputs, tensors, strict=True)):
+        if "..." in letters:
+            count = tensor.ndim - len(letters) + 3
+            names = "".join(free[:max_count(tensors)])[max_count(tensors) - count:] if count > 0 else ""
+            inputs[i] = letters.replace("...", names)
+            widest = names if len(names) > len(widest) else widest
+    if "->" in compact:
+        output = compact.split("->")[1].replace("...", widest)
+    else:
+        joined = "".join(inputs)
+        output = widest + "".join(sorted(c for c in set(joined) if joined.count(c) == 1 and c not in widest))
+    return record("einsum", *tensors, spec=normal_spec(f"{','.join(inputs)}->{output}"))
+
+
+def max_count(tensors: Sequence[Tensor]) -> int:
+    """The most axes any operand has: enough letters for every `...`."""
+    return np.max([t.ndim for t in tensors], initial=0)
+
+
+# -- shapes ----------------------------------------------------------------------------------------------------------
+def dim(name: str) -> Size:
+    """A symbolic size of the inputs, such as gc.dim("B"): it computes, `2 * gc.dim("T") + 1`."""
+    current("gc.dim").dims.add(name)
+    return size(name)
+
+
+def _shape(shape: SizeLike | Sequence[SizeLike]) -> tuple[Size, ...]:
+    items = (shape,) if isinstance(shape, (int, Size)) else tuple(shape)
+    return tuple(size(dim(s) if isinstance(s, str) else s) for s in items)
+
+
+def reshape(x: Value, shape: SizeLike | Sequence[SizeLike]) -> Tensor:
+    """The same elements under another shape; one size may be −1, meaning the rest."""
+    tensor = lift(x)
+    if tensor.broken:
+        return tensor
+    wanted = _shape(shape)
+    if wanted.count(size(-1)) > 1:
+        return fail(TraceError("reshape: only one size may be -1"))
+    if size(-1) in wanted:
+        known = product(s for s in wanted if s != -1)
+        if known == 0 or (rest := tensor.node.type.numel // known) * known != tensor.node.type.numel:
+            return fail(TraceError(f"reshape: {tensor.node.type} of {tensor.node.type.numel} elements does not divide into ({', '.join(map(str, wanted))})"))
+        wanted = tuple(rest if s == -1 else s for s in wanted)
+    return record("reshape", tensor, shape=wanted)
+
+
+def transpose(x: Value, axes: Sequence[int] | None = None) -> Tensor:
+    """The axes in another order; reversed where none is given."""
+    tensor = lift(x)
+    if tensor.broken:
+        return tensor
+    perm = tuple(range(tensor.ndim))[::-1] if axes is None else tuple(a % tensor.ndim if -tensor.ndim <= a < tensor.ndim else a for a in axes)
+    return record("transpose", tensor, perm=perm)
+
+
+def broadcast_to(x: Value, shape: SizeLike | Sequence[SizeLike]) -> Tensor:
+    """x stretched to a shape."""
+    return record("broadcast_to", lift(x), shape=_shape(shape))
+
+
+def expand_dims(x: Value, axis: int) -> Tensor:
+    """A new axis of length 1 at a position."""
+    tensor = lift(x)
+    if tensor.broken:
+        return tensor
+    shape = list(tensor.node.shape)
+    shape.insert(axis if axis >= 0 else axis + len(shape) + 1, size(1))
+    return record("reshape", tensor, shape=tuple(shape))
+
+
+def squeeze(x: Value, axis: Axis = None) -> Tensor:
+    """Axes of length 1 taken out: those given, or all."""
+    tensor = lift(x)
+    if tensor.broken:
+        return tensor
+    axes = tuple(d for d, e in enumerate(tensor.node.shape) if e == 1) if axis is None else _axes("squeeze", tensor, axis)
+    if axes is None:
+        return Tensor(None)
+    for a in axes:
+        if tensor.node.shape[a] != 1:
+            return fail(TraceError(f"squeeze: axis {a} of {tensor.node.type} has the length {tensor.node.shape[a]}, not 1"))
+    return record("reshape", tensor, shape=tuple(e for d, e in enumerate(tensor.node.shape) if d not in axes))
+
+
+def concat(arrays: Sequence[Value], axis: int = 0) -> Tensor:
+    """Arrays one after another along an axis."""
+    dtype = common_type(arrays)
+    tensors = [_cast(lift(a, dtype), dtype) for a in arrays]
+    if any(t.broken for t in tensors):
+        return Tensor(None)
+    axes = _axes("concat", tensors[0], axis) if tensors else (0,)
+    return Tensor(None) if axes is None else record("concat", *tensors, axis=axes[0])
+
+
+def stack(arrays: Sequence[Value], axis: int = 0) -> Tensor:
+    """Arrays of one shape along a new axis."""
+    tensors = [lift(a) for a in arrays]
+    return concat([expand_dims(t, axis) for t in tensors], axis)
+
+
+def split(x: Value, n: int, axis: int = 0) -> list[Tensor]:
+    """n equal sections along an axis, as NumPy has it."""
+    tensor = lift(x)
+    broken: list[Tensor] = [Tensor(None)] * n
+    if tensor.broken:
+        return broken
+    axes = _axes("split", tensor, axis)
+    if axes is None:
+        return broken
+    extent = tensor.node.shape[axes[0]]
+    part = extent // n
+    if part * n != extent:
+        fail(TraceError(f"split: axis {axis} of {tensor.node.type}, of length {extent}, does not divide into {n} equal parts",
+                        how=f"choose a number that divides {extent}"))
+        return broken
+    sections = []
+    for i in range(n):
+        start = tuple(part * i if d == axes[0] else size(0) for d in range(tensor.ndim))
+        shape = tuple(part if d == axes[0] else e for d, e in enumerate(tensor.node.shape))
+        sections.append(record("slice", tensor, start=start, step=(size(1),) * tensor.ndim, shape=shape))
+    return sections
+
+
+def take(x: Value, indices: Value, axis: int = 0) -> Tensor:
+    """The elements at integer positions along an axis; an index out of range is an error at run time."""
+    tensor, positions = lift(x), lift(indices)
+    if tensor.broken or positions.broken:
+        return Tensor(None)
+    axes = _axes("take", tensor, axis)
+    return Tensor(None) if axes is None else record("take", tensor, positions, axis=axes[0])
+
+
+def take_along_axis(x: Value, indices: Value, axis: int) -> Tensor:
+    """x at one integer position per element of `indices`, along an axis, as NumPy has it."""
+    tensor, positions = lift(x), lift(indices)
+    if tensor.broken or positions.broken:
+        return Tensor(None)
+    axes = _axes("take_along_axis", tensor, axis)
+    return Tensor(None) if axes is None else record("take_along", tensor, positions, axis=axes[0])
+
+
+# -- fresh arrays ----------------------------------------------------------------------------------------------------
+def const(value: Any, dtype: DType | None = None) -> Tensor:
+    """A constant array or number."""
+    return constant(value, current("gc.const").dtype(dtype) if dtype else None)
+
+
+def full(shape: SizeLike | Sequence[SizeLike], value: Value, dtype: DType | None = None) -> Tensor:
+    """An array with the same value everywhere, of the compilation's floating type unless one is given."""
+    trace = current("gc.full")
+    kind = trace.dtype(dtype) if dtype else trace.float_type
+    return record("broadcast_to", _cast(lift(value, kind), kind), shape=_shape(shape))
+
+
+def zeros(shape: SizeLike | Sequence[SizeLike], dtype: DType | None = None) -> Tensor:
+    """Zeros, of the compilation's floating type unless one is given."""
+    return full(shape, 0, dtype)
+
+
+def ones(shape: SizeLike | Sequence[SizeLike], dtype: DType | None = None) -> Tensor:
+    """Ones, of the compilation's floating type unless one is given."""
+    return full(shape, 1, dtype)
+
+
+def arange(start: SizeLike, stop: SizeLike | None = None, step: int = 1) -> Tensor:
+    """The integers from start to stop, without stop, as i64."""
+    first, last = (size(0), size(start)) if stop is None else (size(start), size(stop))
+    length = (last - first + (step - 1 if step > 0 else step + 1)) // step
+    return record("arange", start=first, step=size(step), shape=(length,))
+
+
+# -- derivatives -----------------------------------------------------------------------------------------------------
+def grad(y: Value, wrt: Any) -> Any:
+    """∂y/∂x of a scalar y: for a list of values a list of gradients, for one value one.
+
+    Gradients are values of the model too, so they nest. Equal expressions are one value: a gradient with respect
+    to x counts every use of an expression equal to x.
+    """
+    single = isinstance(wrt, Tensor)
+    target = lift(y)
+    results = []
+    for x in [wrt] if single else wrt:
+        if not isinstance(x, Tensor):
+            results.append(fail(TraceError(f"a gradient with respect to {x!r}, which is no value of the model")))
+        else:
+            results.append(record("grad", target, x))
+    return results[0] if single else results
+
+
+def hvp(loss: Value, wrt: Sequence[Tensor], vectors: Sequence[Value]) -> list[Tensor]:
+    """The Hessian of a scalar times vectors: the gradient of Σ gradient · vector."""
+    gradients = grad(loss, list(wrt))
+    products = [sum(g * lift(v)) for g, v in zip(gradients, vectors, strict=True)]
+    total = products[0]
+    for p in products[1:]:
+        total = total + p
+    return grad(total, list(wrt))
+
+

@@ -1,0 +1,349 @@
+"""The value that a model's function computes with: a node, seen through operators."""
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any, Union
+
+import numpy as np
+
+from ..errors import SourceLine, TraceError, raise_all
+from ..graph.dtype import DType, bool_, from_numpy, i64, promote
+from ..graph.node import Node
+from ..graph.size import Size, size
+from ..ops import build
+from ..ops.contract import normal_spec
+from ..ops.elementwise import ROWS as ELEMENTWISE
+from ..ops.row import Fit
+from .trace import caller, current
+
+Number = Union[bool, int, float, np.generic, Size]
+Value = Union["Tensor", Number, np.ndarray, Sequence[Any]]
+
+
+class Tensor:
+    """A value of the model being traced. It has no numbers yet: only a shape, an element type and a formula.
+
+    An operation that does not fit leaves a broken tensor behind, so that the errors of a whole model are
+    reported together.
+    """
+
+    __array_ufunc__ = None  # numpy_array @ tensor comes to Tensor.__rmatmul__
+
+    def __init__(self, node: Node | None):
+        self._node = node
+
+    @property
+    def node(self) -> Node:
+        """The graph's node. A broken tensor ends the trace here, with all errors so far."""
+        if self._node is None:
+            raise_all(current().errors)
+        assert self._node is not None
+        return self._node
+
+    @property
+    def broken(self) -> bool:
+        return self._node is None
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """Sizes: ints where known, symbolic ones that compute (`x.shape[0] * 2`) elsewhere."""
+        return tuple(e if e.constant is None else e.constant for e in self.node.shape)
+
+    @property
+    def dtype(self) -> DType:
+        return self.node.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.node.type.rank
+
+    @property
+    def T(self) -> Tensor:
+        """The axes in reverse order."""
+        return record("transpose", self, perm=tuple(reversed(range(self.ndim)))) if self.ndim > 1 else self
+
+    def __repr__(self) -> str:
+        return "Tensor(broken)" if self.broken else f"Tensor({self.node.type})"
+
+    # -- operators ----------------------------------------------------------------------------------------------
+    def __add__(self, other: Value) -> Tensor: return elementwise("add", self, other)
+    def __radd__(self, other: Value) -> Tensor: return elementwise("add", other, self)
+    def __sub__(self, other: Value) -> Tensor: return elementwise("sub", self, other)
+    def __rsub__(self, other: Value) -> Tensor: return elementwise("sub", other, self)
+    def __mul__(self, other: Value) -> Tensor: return elementwise("mul", self, other)
+    def __rmul__(self, other: Value) -> Tensor: return elementwise("mul", other, self)
+    def __truediv__(self, other: Value) -> Tensor: return elementwise("div", self, other)
+    def __rtruediv__(self, other: Value) -> Tensor: return elementwise("div", other, self)
+    def __pow__(self, other: Value) -> Tensor: return elementwise("pow", self, other)
+    def __rpow__(self, other: Value) -> Tensor: return elementwise("pow", other, self)
+    def __matmul__(self, other: Value) -> Tensor: return matmul(self, other)
+    def __rmatmul__(self, other: Value) -> Tensor: return matmul(other, self)
+    def __neg__(self) -> Tensor: return elementwise("neg", self)
+    def __pos__(self) -> Tensor: return self
+    def __abs__(self) -> Tensor: return elementwise("abs", self)
+    def __lt__(self, other: Value) -> Tensor: return elementwise("less", self, other)
+    def __le__(self, other: Value) -> Tensor: return elementwise("less_equal", self, other)
+    def __gt__(self, other: Value) -> Tensor: return elementwise("greater", self, other)
+    def __ge__(self, other: Value) -> Tensor: return elementwise("greater_equal", self, other)
+    def __eq__(self, other: object) -> Tensor: return elementwise("equal", self, other)  # type: ignore[override, arg-type]
+    def __ne__(self, other: object) -> Tensor: return elementwise("not_equal", self, other)  # type: ignore[override, arg-type]
+    def __and__(self, other: Value) -> Tensor: return elementwise("logical_and", self, other)
+    def __rand__(self, other: Value) -> Tensor: return elementwise("logical_and", other, self)
+    def __or__(self, other: Value) -> Tensor: return elementwise("logical_or", self, other)
+    def __ror__(self, other: Value) -> Tensor: return elementwise("logical_or", other, self)
+    def __invert__(self) -> Tensor: return elementwise("logical_not", self)
+
+    __hash__ = object.__hash__
+
+    def __bool__(self) -> bool:
+        raise TraceError("a tensor has no truth value while the model is traced", where=caller(),
+                         why="an `if` on it would choose one branch for all inputs",
+                         how="use gc.where(condition, a, b)")
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self.ndim or not isinstance(self.shape[0], int):
+            raise TraceError(f"{self!r} cannot be unpacked: its first axis has no known length", where=caller())
+        return (self[i] for i in range(self.shape[0]))
+
+    def __len__(self) -> int:
+        if not self.ndim or not isinstance(self.shape[0], int):
+            raise TraceError(f"{self!r} has no known length", where=caller(), how="x.shape[0] is its symbolic size")
+        return self.shape[0]
+
+    def __array__(self, *_: Any) -> np.ndarray:
+        raise TraceError("a tensor has no numbers while the model is traced, so NumPy cannot work on it", where=caller(),
+                         how="use graphc's function of the same name: gc.exp, not np.exp")
+
+    def __getitem__(self, key: Any) -> Tensor:
+        return index(self, key)
+
+
+# -- making nodes ----------------------------------------------------------------------------------------------------
+def record(op: str, *operands: Tensor, **attrs: Hashable) -> Tensor:
+    """Apply an operation. Where it does not fit, the error is collected and a broken tensor returned."""
+    trace = current()
+    if any(t.broken for t in operands):
+        return Tensor(None)
+    source = caller()
+    fit = Fit(source=source)
+    try:
+        node = build.make(op, *(t.node for t in operands), fit=fit, **attrs)
+    except TraceError as error:
+        return fail(error, source)
+    trace.guards += fit.guards
+    trace.note(node, source)
+    return Tensor(node)
+
+
+def fail(error: TraceError, source: SourceLine | None = None) -> Tensor:
+    """Collect an error of the model and go on."""
+    error.where = error.where or source or caller()
+    current().errors.append(error)
+    return Tensor(None)
+
+
+def constant(value: Any, dtype: DType | None = None) -> Tensor:
+    """An array or number as a constant of the graph, with its own type unless one is given."""
+    array = np.asarray(value)
+    own = from_numpy(array.dtype)
+    if own is None:
+        return fail(TraceError(f"an array of {array.dtype} cannot be a constant", how="convert it to float32, float64, int32, int64 or bool"))
+    trace = current("gc.const")
+    node = build.const(array, dtype or trace.dtype(own))
+    trace.note(node, caller())
+    return Tensor(node)
+
+
+def is_weak(value: Any) -> bool:
+    """Python numbers and sizes take the type of the array that they meet."""
+    return isinstance(value, (bool, int, float, Size)) and not isinstance(value, np.generic)
+
+
+def lift(value: Any, dtype: DType | None = None) -> Tensor:
+    """Anything a model may compute with, as a tensor; numbers and sizes become `dtype`."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, Size):
+        return Tensor(build.size_value(value, dtype or i64))
+    if is_weak(value):
+        natural = bool_ if isinstance(value, bool) else i64 if isinstance(value, int) else current().float_type
+        return constant(value, dtype or natural)
+    if isinstance(value, (np.ndarray, np.generic, list, tuple)):
+        return constant(value)
+    return fail(TraceError(f"a model cannot compute with {type(value).__name__} {value!r}", how="use tensors, numbers or NumPy arrays"))
+
+
+def common_type(values: Sequence[Any]) -> DType:
+    """The type in which values meet: NumPy's promotion of the arrays, numbers being weak."""
+    strong = [lift(v) for v in values if not is_weak(v)]
+    dtype: DType | None = None
+    for tensor in strong:
+        if not tensor.broken:
+            dtype = tensor.dtype if dtype is None else promote(dtype, tensor.dtype)
+    weak = [v for v in values if is_weak(v)]
+    if any(isinstance(v, float) for v in weak) and (dtype is None or not dtype.is_float):
+        return current().float_type
+    if weak and any(not isinstance(v, bool) for v in weak) and (dtype is None or dtype is bool_):
+        return i64
+    return dtype or bool_
+
+
+def cast(x: Tensor, dtype: DType) -> Tensor:
+    if x.broken or x.dtype is dtype:
+        return x
+    return record("cast", x, dtype=dtype)
+
+
+def elementwise(op: str, *values: Value) -> Tensor:
+    """Apply an elementwise row, its operands brought to a common type."""
+    row = ELEMENTWISE[op]
+    condition, rest = (values[:1], values[1:]) if row.condition else ((), values)
+    dtype = common_type(rest)
+    if row.floats_only and not dtype.is_float:
+        dtype = current().float_type
+    elif dtype is bool_ and not row.bools and op not in ("where", "equal", "not_equal", "stop_gradient", "cast"):
+        dtype = i64
+    tensors = [lift(c) for c in condition] + [cast(lift(v, dtype), dtype) if not row.bools else lift(v) for v in rest]
+    return record(op, *tensors)
+
+
+def matmul(a: Value, b: Value) -> Tensor:
+    """The matrix product as NumPy has it: vectors, matrices, and stacks of matrices that broadcast."""
+    dtype = common_type([a, b])
+    x, y = (cast(lift(v, dtype), dtype) for v in (a, b))
+    if x.broken or y.broken:
+        return Tensor(None)
+    if not x.ndim or not y.ndim:
+        return fail(TraceError(f"matmul takes arrays of one axis or more, not {x.node.type} and {y.node.type}", how="use * with a scalar"))
+    inner_x, inner_y = x.node.shape[-1], y.node.shape[-2 if y.ndim > 1 else 0]
+    source = caller()
+    fit = Fit(source=source)
+    try:
+        fit.same(inner_x, inner_y, f"matmul: {x.node.type} @ {y.node.type}: the last axis of the left is {inner_x}, the "
+                 f"{'second to last' if y.ndim > 1 else 'only'} axis of the right is {inner_y}",
+                 how=f"they must be equal: a left operand of {(*map(str, x.node.shape[:-1]), str(inner_y))} or a right one of "
+                     f"{(str(inner_x), *map(str, y.node.shape[1:])) if y.ndim <= 2 else (*map(str, y.node.shape[:-2]), str(inner_x), str(y.node.shape[-1]))} would fit".replace("'", ""))
+    except TraceError as error:
+        return fail(error, source)
+    batch_x, batch_y = x.ndim - 2, y.ndim - 2
+    batch = max(batch_x, batch_y, 0)
+    letters = "abcdefghijklmnopqrstuvw"[:batch]
+    spec_x, x = _batch_letters(x, letters, batch_x)
+    spec_y, y = _batch_letters(y, letters, batch_y)
+    left = spec_x + ("x" if batch_x >= 0 else "") + "y"
+    right = spec_y + "y" + ("z" if batch_y >= 0 else "")
+    known = set(spec_x) | set(spec_y)
+    missing = [i for i, c in enumerate(letters) if c not in known]
+    kept = "".join(c for c in letters if c in known)
+    rows, columns = "x" if batch_x >= 0 else "", "z" if batch_y >= 0 else ""
+    result = record("einsum", x, y, spec=normal_spec(f"{left},{right}->{kept}{rows}{columns}"))
+    if missing and not result.broken:  # batch axes of length 1 in both operands come back
+        shape = list(result.node.shape)
+        for i in missing:
+            shape.insert(i, size(1))
+        result = record("reshape", result, shape=tuple(shape))
+    return result
+
+
+def _batch_letters(x: Tensor, letters: str, own: int) -> tuple[str, Tensor]:
+    """The letters of an operand's batch axes; axes of the literal size 1 stretch, so they are dropped."""
+    if own <= 0:
+        return "", x
+    shape = x.node.shape
+    mine = letters[len(letters) - own:]
+    kept = [d for d in range(own) if shape[d] != 1]
+    if len(kept) < own:
+        x = record("reshape", x, shape=tuple(shape[d] for d in kept) + shape[own:])
+    return "".join(mine[d] for d in kept), x
+
+
+# -- indexing --------------------------------------------------------------------------------------------------------
+def index(x: Tensor, key: Any) -> Tensor:
+    """Basic indexing as NumPy has it: integers, slices, None and `...`; one integer array gathers along its axis."""
+    if x.broken:
+        return x
+    items = list(key) if isinstance(key, tuple) else [key]
+    used = sum(item is not None and item is not Ellipsis for item in items)
+    if used > x.ndim:
+        return fail(TraceError(f"{used} indices for the {x.ndim} axes of {x.node.type}"))
+    dots = [i for i, item in enumerate(items) if item is Ellipsis]
+    if len(dots) > 1:
+        return fail(TraceError("an index may hold one `...` only"))
+    place = dots[0] if dots else len(items)
+    items[place:place + 1] = [slice(None)] * (x.ndim - used)
+
+    source, fit = caller(), Fit(source=caller())
+    start: list[Size] = []
+    step: list[Size] = []
+    extents: list[Size] = []
+    final: list[Size] = []
+    gathers: list[tuple[int, Any]] = []
+    axis = 0
+    try:
+        for item in items:
+            if item is None:
+                final.append(size(1))
+                continue
+            extent = x.node.shape[axis]
+            if isinstance(item, (Tensor, np.ndarray, list)):
+                gathers.append((len(final), item))
+                item = slice(None)
+            if isinstance(item, slice):
+                first, stride, length = _slice(item, extent, axis, x, fit)
+                final.append(length)
+            elif isinstance(item, (int, np.integer, Size)):
+                first, stride, length = _position(item, extent, axis, x, fit), size(1), size(1)
+            else:
+                raise TraceError(f"an index of type {type(item).__name__}: {item!r}", how="use integers, slices, None, `...` or one integer array")
+            start.append(first)
+            step.append(stride)
+            extents.append(length)
+            axis += 1
+        if len(gathers) > 1:
+            raise TraceError("more than one integer array in an index", how="use gc.take, one axis at a time")
+    except TraceError as error:
+        return fail(error, source)
+    current().guards.extend(fit.guards)
+    if any(s != 0 for s in start) or any(s != 1 for s in step) or tuple(extents) != x.node.shape:
+        x = record("slice", x, start=tuple(start), step=tuple(step), shape=tuple(extents))
+    if not x.broken and tuple(final) != x.node.shape:
+        x = record("reshape", x, shape=tuple(final))
+    for at, indices in gathers:
+        x = record("take", x, lift(indices), axis=at)
+    return x
+
+
+def _position(item: Any, extent: Size, axis: int, x: Tensor, fit: Fit) -> Size:
+    number = item if isinstance(item, Size) else int(item)
+    negative = isinstance(number, int) and number < 0
+    needed = -number if negative else number + 1
+    fit.at_least(extent, needed, f"index {item} is out of range for axis {axis} of {x.node.type}, of length {extent}")
+    return extent + number if negative else size(number)
+
+
+def _slice(item: slice, extent: Size, axis: int, x: Tensor, fit: Fit) -> tuple[Size, Size, Size]:
+    """(start, step, length) of a slice over an axis."""
+    step = 1 if item.step is None else int(item.step)
+    if step == 0:
+        raise TraceError("a slice has the step 0")
+    if extent.constant is not None and not isinstance(item.start, Size) and not isinstance(item.stop, Size):
+        first, stop, step = item.indices(extent.constant)
+        return size(first), size(step), size(len(range(first, stop, step)))
+
+    def bound(value: Any, default: Size) -> Size:
+        if value is None:
+            return default
+        if not isinstance(value, Size) and int(value) < 0:
+            fit.at_least(extent, -int(value), f"the slice bound {value} is out of range for axis {axis} of {x.node.type}, of length {extent}")
+            return extent + int(value)
+        fit.at_least(extent, value, f"the slice bound {value} is out of range for axis {axis} of {x.node.type}, of length {extent}")
+        return size(value)
+
+    if step > 0:
+        first, stop = bound(item.start, size(0)), bound(item.stop, extent)
+        length = (stop - first + step - 1) // step
+    else:
+        first, stop = bound(item.start, extent - 1), bound(item.stop, size(-1))
+        length = (first - stop - step - 1) // -step
+    fit.at_least(length, 0, f"the slice {item.start}:{item.stop}:{item.step} of axis {axis} of {x.node.type} has the length {length}")
+    return first, size(step), length

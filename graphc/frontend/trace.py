@@ -1,0 +1,106 @@
+"""Tracing: a model function runs once, and every operation on its values becomes a node."""
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import GraphcError, SourceLine, TraceError
+from ..graph.dtype import DType, f32, f64
+from ..graph.graph import Guard, Origin, SideTables, Variable
+from ..graph.node import Node
+
+PACKAGE = str(Path(__file__).resolve().parent.parent)
+
+Initializer = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """A parameter or state as the model declares it: the variable, how it begins, and whether it may be shared."""
+
+    variable: Variable
+    init: Initializer
+    shared: bool
+    source: SourceLine | None
+
+
+@dataclass
+class Trace:
+    """What is collected while one entry is traced. `declarations` is shared by all entries of a module."""
+
+    name: str
+    float_type: DType
+    declarations: dict[str, Declaration]
+    tables: SideTables = field(default_factory=SideTables)
+    guards: list[Guard] = field(default_factory=list)
+    updates: dict[str, Node] = field(default_factory=dict)
+    errors: list[GraphcError] = field(default_factory=list)
+    scopes: list[str] = field(default_factory=list)
+    made: dict[str, Declaration] = field(default_factory=dict)
+    dims: set[str] = field(default_factory=set)
+
+    def dtype(self, declared: DType) -> DType:
+        """A declared type as this compilation reads it: under float64 every f32 is an f64."""
+        return f64 if declared is f32 and self.float_type is f64 else declared
+
+    def full_name(self, name: str) -> str:
+        return "/".join([*self.scopes, name])
+
+    def note(self, node: Node, source: SourceLine | None) -> None:
+        self.tables.add_origin(node, Origin(source, "/".join(self.scopes)))
+
+
+_ACTIVE: list[Trace] = []
+
+
+def current(what: str = "this operation") -> Trace:
+    """The trace that is open; TraceError outside a model."""
+    if not _ACTIVE:
+        raise TraceError(f"{what} was called outside a model", where=caller(),
+                         how="call it inside a function decorated with @gc.model")
+    return _ACTIVE[-1]
+
+
+def tracing() -> bool:
+    return bool(_ACTIVE)
+
+
+@contextmanager
+def active(trace: Trace) -> Iterator[Trace]:
+    """Make a trace the open one."""
+    _ACTIVE.append(trace)
+    try:
+        yield trace
+    finally:
+        _ACTIVE.pop()
+
+
+@contextmanager
+def scope(name: str) -> Iterator[None]:
+    """Nest the names made inside: `with gc.scope("encoder"):` makes `encoder/hidden/W`."""
+    trace = current("gc.scope")
+    if not isinstance(name, str) or not name:
+        raise TraceError(f"a scope's name is a text that is not empty, not {name!r}", where=caller())
+    trace.scopes.append(name)
+    try:
+        yield
+    finally:
+        trace.scopes.pop()
+
+
+def caller() -> SourceLine | None:
+    """The innermost line on the stack that is not graphc's own: the line of the user's model."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith(PACKAGE) and not file.startswith("<frozen") and "contextlib" not in file:
+            return SourceLine(file, frame.f_lineno)
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+

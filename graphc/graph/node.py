@@ -1,0 +1,127 @@
+"""Nodes: frozen and interned, so that `is` means equal. Where a node came from lives in side tables, not here."""
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from .dtype import DType, from_numpy
+from .size import Size, product
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """The type of a node's value: element type and shape."""
+
+    dtype: DType
+    shape: tuple[Size, ...]
+
+    @property
+    def numel(self) -> Size:
+        return product(self.shape)
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+class Constant:
+    """An array as an attribute: hashed by its bytes, so that NaN equals itself and -0.0 differs from 0.0."""
+
+    __slots__ = ("_key", "array")
+
+    def __init__(self, array: np.ndarray):
+        self.array = np.array(array, order="C")
+        self.array.flags.writeable = False
+        self._key = (self.array.dtype.str, self.array.shape, self.array.tobytes())
+
+    @property
+    def dtype(self) -> DType:
+        dtype = from_numpy(self.array.dtype)
+        assert dtype is not None
+        return dtype
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Constant) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __repr__(self) -> str:
+        return f"Constant({self.array.tolist()!r}, {self.array.dtype})"
+
+
+class Node:
+    """One operation of the graph: its row's name, its operands in order, its attributes and its type.
+
+    Equal arguments give the same object.
+    """
+
+    __slots__ = ("__weakref__", "attrs", "op", "operands", "type")
+
+    op: str
+    operands: tuple[Node, ...]
+    attrs: tuple[tuple[str, Hashable], ...]
+    type: TensorType
+
+    def __new__(cls, op: str, operands: tuple[Node, ...], type: TensorType, **attrs: Hashable) -> Node:
+        sorted_attrs = tuple(sorted(attrs.items()))
+        key = (op, operands, sorted_attrs, type)
+        node = _INTERNED.get(key)
+        if node is None:
+            node = object.__new__(cls)
+            for field, value in (("op", op), ("operands", operands), ("attrs", sorted_attrs), ("type", type)):
+                object.__setattr__(node, field, value)
+            _INTERNED[key] = node
+        return node
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Node is frozen: {name} cannot be set")
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Node is not pickled; a graph has a text form (graphc.graph.text)")
+
+    def attr(self, name: str) -> Any:
+        """An attribute's value; KeyError where the node has none of this name."""
+        for key, value in self.attrs:
+            if key == name:
+                return value
+        raise KeyError(f"{self.op} has no attribute {name!r}")
+
+    @property
+    def shape(self) -> tuple[Size, ...]:
+        return self.type.shape
+
+    @property
+    def dtype(self) -> DType:
+        return self.type.dtype
+
+    def __repr__(self) -> str:
+        attrs = "".join(f" {k}={v}" for k, v in self.attrs)
+        return f"<{self.op}{attrs} : {self.type}>"
+
+
+_INTERNED: WeakValueDictionary[Any, Node] = WeakValueDictionary()
+
+
+def postorder(roots: Iterator[Node] | list[Node] | tuple[Node, ...]) -> list[Node]:
+    """All nodes that the roots need, operands before users, in a stable order."""
+    seen: set[Node] = set()
+    order: list[Node] = []
+    for root in roots:
+        stack: list[tuple[Node, bool]] = [(root, False)]
+        while stack:
+            node, ready = stack.pop()
+            if ready:
+                order.append(node)
+            elif node not in seen:
+                seen.add(node)
+                stack.append((node, True))
+                stack.extend((operand, False) for operand in reversed(node.operands) if operand not in seen)
+    return order

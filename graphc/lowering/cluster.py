@@ -1,0 +1,403 @@
+"""Clusters: statements over shared outer loops become one kernel.
+
+A kernel grows statement by statement along its spine, the loops that are still open. A statement joins where it can
+share loops: an outer loop is shared if each value that the statement reads from the kernel was written at the same
+loop index, and is finished there. So softmax and its gradient over rows become one loop over rows with short loops
+inside, and an elementwise chain becomes one loop.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ..graph import scalar as sc
+from ..graph.formula import Affine, affine, var
+from ..graph.dtype import DType
+from ..graph.node import Node
+from ..graph.scalar import Scalar
+from ..graph.size import size
+from .ir import Accumulate, Arg, Array, Assign, Kernel, Load, Loop, Note, Position, Statement as Item, Store
+from .primitive import primitive
+from .products import strides_of
+from .statements import Access, Statement
+
+MOST_ARRAYS = 24  # parameters of one kernel; the driver passes at most 64 words
+
+
+@dataclass
+class Placed:
+    """A value computed in a kernel: the loops that its axes became, and where it can be read."""
+
+    statement: Statement
+    loops: tuple[Loop, ...]  # the spine at its place, outermost first
+    axes: tuple[int, ...]  # the statement's axis that each of these loops is
+    finished: int  # how many of them its value outlives: inside these it is complete
+    local: str | None  # its name in a register, visible inside its innermost kept loop
+    closed: bool = False  # a scatter: complete only when the kernel is
+
+
+@dataclass
+class Builder:
+    """A kernel under construction."""
+
+    number: int
+    arrays: dict[Node, int] = field(default_factory=dict)
+    written: set[Node] = field(default_factory=set)
+    roots: list[Item] = field(default_factory=list)
+    spine: list[Loop] = field(default_factory=list)
+    placed: dict[Node, Placed] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    loops: int = 0
+    locals: int = 0
+    needs_memory: set[Node] = field(default_factory=set)  # read in this kernel where the register is gone
+
+    # -- can a statement join? ----------------------------------------------------------------------------------
+    def depth(self, statement: Statement) -> int:
+        """How many open loops the statement can share; -1 where it cannot join at all."""
+        order = loop_order(statement)
+        deepest = 0
+        for loop, axis in zip(self.spine, order, strict=False):
+            if loop.extent != statement.box[axis]:
+                break
+            deepest += 1
+        if not statement.plain:
+            deepest = 0
+        for access in statement.accesses():
+            producer = self.placed.get(access.array)
+            if producer is None:
+                continue
+            if producer.closed:
+                return -1
+            deepest = min(deepest, self._shared(producer, access, statement, order))
+        return deepest
+
+    def _shared(self, producer: Placed, access: Access, statement: Statement, order: list[int]) -> int:
+        """The loops that may be shared with a producer: those whose index it writes and the statement reads alike."""
+        same_view = access.view == producer.statement.node.shape
+        for depth, loop in enumerate(self.spine):
+            if depth >= len(producer.loops) or producer.loops[depth] is not loop:
+                return len(self.spine)  # the producer stands outside this loop, or in one that is closed
+            if depth >= len(order) or depth >= producer.finished or not same_view:
+                return depth
+            axis = producer.axes[depth]
+            dims = [d for d, i in enumerate(producer.statement.write) if isinstance(i, Affine) and i.variable == axis]
+            if len(dims) != 1 or access.map[dims[0]] != var(order[depth]):
+                return depth
+        return len(self.spine)
+
+    def has_room(self, statement: Statement) -> bool:
+        """Does the kernel keep to the most parameters that one may have?"""
+        new = {a.array for a in statement.accesses()} | {statement.node}
+        return len(self.arrays.keys() | new) <= MOST_ARRAYS
+
+    # -- joining ------------------------------------------------------------------------------------------------
+    def add(self, statement: Statement, note: str) -> None:
+        """Place a statement, sharing as many open loops as it can. Stores that nobody needs are taken out at the end."""
+        order = loop_order(statement)
+        shared = max(self.depth(statement), 0)
+        del self.spine[shared:]
+        extents = [statement.box[a] for a in order]
+        if statement.init is not None and (not statement.plain or _accumulates_in_memory(statement, order)):
+            self._initialise(statement, order, shared)
+        for extent in extents[len(self.spine):]:
+            loop = Loop(self.loops, extent)
+            self.loops += 1
+            self._block(len(self.spine)).append(loop)
+            self.spine.append(loop)
+        where = {axis: var(self.spine[i].variable) for i, axis in enumerate(order)}
+        self._block(len(order)).append(Note(note))
+        self.notes.append(note)
+        self._compute(statement, order, where)
+
+    def _block(self, depth: int) -> list[Item]:
+        return self.spine[depth - 1].body if depth else self.roots
+
+    def _compute(self, statement: Statement, order: list[int], where: dict[int, Affine]) -> None:
+        node, kept = statement.node, _kept(statement)
+        body = self._localised(statement.body, where)
+        inner = self._block(len(order))
+        loops, axes = tuple(self.spine[:len(order)]), tuple(order)
+        reduced = [i for i, a in enumerate(order) if a not in kept]
+        if not statement.plain:
+            inner.append(self._store(statement, where, body, statement.reduce))
+            self.placed[node] = Placed(statement, loops, axes, 0, None, closed=True)
+        elif not reduced and statement.reduce != "argmax":
+            local = self._name()
+            inner.append(Assign(local, body))
+            inner.append(self._store(statement, where, Scalar("local", (), node.dtype, local)))
+            self.placed[node] = Placed(statement, loops, axes, len(order), local)
+        elif _accumulates_in_memory(statement, order):
+            inner.append(self._store(statement, where, body, statement.reduce))
+            self.placed[node] = Placed(statement, loops, axes, reduced[0], None)
+        else:
+            first = reduced[0] if reduced else len(order)
+            local = self._reduce(statement, body, where, first, order)
+            self.placed[node] = Placed(statement, loops, axes, first, local)
+
+    def _reduce(self, statement: Statement, body: Scalar, where: dict[int, Affine], first: int, order: list[int]) -> str:
+        """Accumulate in a register over the loops from `first` on; the register's name."""
+        node, inner = statement.node, self._block(len(order))
+        outer = self.spine[first] if first < len(order) else None
+        before, after = (outer.before, outer.after) if outer else (inner, inner)
+        local = self._name()
+        if statement.reduce == "argmax":
+            best = self._name()
+            before += [Assign(best, _lowest(body.dtype)), Assign(local, sc.const(0, node.dtype))]
+            position, stride = affine(0), size(1)
+            for axis in reversed([a for a in order if a not in _kept(statement)]):
+                position = position + where[axis] * stride
+                stride = stride * statement.box[axis]
+            inner.append(Arg(best, local, body, position))
+        else:
+            assert statement.init is not None
+            before.append(Assign(local, statement.init))
+            inner.append(Accumulate(local, body, statement.reduce))
+        after.append(self._store(statement, where, Scalar("local", (), node.dtype, local)))
+        return local
+
+    def _initialise(self, statement: Statement, order: list[int], shared: int) -> None:
+        """Fill the cells that a statement accumulates into, before the first loop that revisits them."""
+        node = statement.node
+        assert statement.init is not None
+        kept = _kept(statement)
+        if statement.plain:
+            first = min(i for i, a in enumerate(order) if a not in kept)
+            outer = {a: var(self.spine[i].variable) for i, a in enumerate(order[:first])} if first <= shared else None
+            block = self.spine[first].before if first < shared else None
+            if outer is None:  # the loops outside the reduction are not open yet: open them
+                for axis in order[shared:first]:
+                    loop = Loop(self.loops, statement.box[axis])
+                    self.loops += 1
+                    self._block(len(self.spine)).append(loop)
+                    self.spine.append(loop)
+                outer = {a: var(self.spine[i].variable) for i, a in enumerate(order[:first])}
+            block = block if block is not None else self._block(len(self.spine))
+            where = dict(outer)
+            for axis in order[first:]:
+                if axis in kept:
+                    loop = Loop(self.loops, statement.box[axis])
+                    self.loops += 1
+                    block.append(loop)
+                    block = loop.body
+                    where[axis] = var(loop.variable)
+            block.append(self._store(statement, where, statement.init))
+        else:
+            # a scatter: all cells, in memory order
+            loop = Loop(self.loops, node.type.numel)
+            self.loops += 1
+            self.roots.append(loop)
+            loop.body.append(Store(self.array(node, True), Position(var(loop.variable)), statement.init))
+
+    # -- expressions --------------------------------------------------------------------------------------------
+    def array(self, node: Node, written: bool = False) -> int:
+        """The number of an array among the kernel's parameters."""
+        if written:
+            self.written.add(node)
+        return self.arrays.setdefault(node, len(self.arrays))
+
+    def _name(self) -> str:
+        self.locals += 1
+        return f"v{self.locals - 1}"
+
+    def _store(self, statement: Statement, where: dict[int, Affine], value: Scalar, reduce: str = "assign") -> Store:
+        strides = strides_of(statement.node.shape)
+        position, looked_up = affine(0), []
+        for index, stride in zip(statement.write, strides, strict=True):
+            if isinstance(index, Affine):
+                position = position + index.substitute(where) * stride
+            else:
+                looked_up.append(stride)
+        lookups = tuple(self._localised(e, where) for e in statement.write_lookups)
+        return Store(self.array(statement.node, True), Position(position, tuple(looked_up)), value, reduce, lookups)
+
+    def _localised(self, body: Scalar, where: dict[int, Affine]) -> Scalar:
+        """The body over loop variables: accesses become registers where the value is at hand, loads elsewhere."""
+
+        def visit(e: Scalar, args: tuple[Scalar, ...]) -> Scalar:
+            if e.op == "index":
+                return Scalar("index", (), e.dtype, e.value.substitute(where))
+            if e.op == "access":
+                return self._load(e, args, where)
+            return e if e.op in sc.LEAVES else primitive(Scalar(e.op, args, e.dtype, e.value))
+
+        return sc.fold(body, visit)
+
+    def _load(self, e: Scalar, lookups: tuple[Scalar, ...], where: dict[int, Affine]) -> Scalar:
+        access: Access = e.value
+        producer = self.placed.get(access.array)
+        if producer is not None and producer.local is not None and self._in_register(producer, access, where):
+            return Scalar("local", (), e.dtype, producer.local)
+        position, looked_up = affine(0), []
+        for index, stride in zip(access.map, strides_of(access.view), strict=True):
+            if index is None:
+                looked_up.append(stride)
+            else:
+                position = position + index.substitute(where) * stride
+        if producer is not None:
+            self.needs_memory.add(access.array)
+        return Scalar("load", lookups, e.dtype, Load(self.array(access.array), Position(position, tuple(looked_up))))
+
+    def _in_register(self, producer: Placed, access: Access, where: dict[int, Affine]) -> bool:
+        """Is the very element that the producer just computed the one that is read?"""
+        if access.view != producer.statement.node.shape or any(i is None for i in access.map):
+            return False
+        kept = producer.loops[:producer.finished]
+        if list(kept) != self.spine[:len(kept)]:
+            return False
+        own = {axis: var(loop.variable) for axis, loop in zip(producer.axes, kept, strict=False)}
+        for written, read in zip(producer.statement.write, access.map, strict=True):
+            assert read is not None and isinstance(written, Affine)
+            if not all(a in own for a in written.axes) or written.substitute(own) != read.substitute(where):
+                return False
+        return True
+
+
+def _kept(statement: Statement) -> set[int]:
+    """The axes that the result keeps."""
+    return {a for i in statement.write if isinstance(i, Affine) for a in i.axes}
+
+
+def loop_order(statement: Statement) -> list[int]:
+    """The axes of the box from the outermost loop to the innermost.
+
+    Written axes come first and reduced ones last, so that a reduction runs in a register; but where memory is
+    contiguous along a written axis, that axis goes innermost and the sums stay in memory (a sum over rows).
+    """
+    kept = _kept(statement)
+    rank = len(statement.box)
+    written = [a for a in range(rank) if a in kept]
+    reduced = [a for a in range(rank) if a not in kept]
+    if not statement.plain:
+        return list(range(rank))  # a scatter runs through what it reads
+    if not reduced or not written or statement.reduce == "argmax":
+        return written + reduced
+    widest, axis = 0, None
+    for access in statement.accesses():
+        strides = strides_of(access.view)
+        unit = [i.variable for i, s in zip(access.map, strides, strict=True) if i is not None and s == 1]
+        count = sum(i is not None and bool(i.axes) for i in access.map)
+        if unit and unit[0] is not None and count > widest:
+            widest, axis = count, unit[0]
+    if axis is None or axis not in kept:
+        return written + reduced
+    return [a for a in written if a != axis] + reduced + [axis]
+
+
+def _accumulates_in_memory(statement: Statement, order: list[int]) -> bool:
+    kept = _kept(statement)
+    flags = [a in kept for a in order]
+    return statement.plain and False in flags and flags != sorted(flags, reverse=True)
+
+
+def _lowest(dtype: DType) -> Scalar:
+    """What every value of a type beats or equals."""
+    return sc.const(float("-inf") if dtype.is_float else np.iinfo(dtype.numpy).min, dtype)
+
+
+def finish(builder: Builder, name: str, names: dict[Node, str], needed: set[Node], same: dict[Node, Node]) -> Kernel:
+    """The kernel as IR.
+
+    needed: values that other kernels or the caller read; stores of others that stayed in registers are dropped.
+    same: arrays that share memory with another, to be passed as one parameter (an update in place).
+    """
+    dropped = {builder.arrays[n] for n in builder.written if n not in needed and n not in builder.needs_memory}
+    order = [n for n, i in builder.arrays.items() if i not in dropped and n not in same]
+    number = {builder.arrays[n]: order.index(same.get(n, n)) for n in builder.arrays if builder.arrays[n] not in dropped}
+    body = _renumbered(builder.roots, number)
+    written = {same.get(n, n) for n in builder.written}
+    arrays = [Array(names[node], node.dtype, node in written) for node in order]
+    return Kernel(name, order, arrays, collapse(body), builder.notes)
+
+
+def _renumbered(items: list[Item], number: dict[int, int]) -> list[Item]:
+    """The statements with arrays renumbered, and without stores to those that have no number."""
+    def expression(e: Scalar) -> Scalar:
+        def visit(x: Scalar, args: tuple[Scalar, ...]) -> Scalar:
+            if x.op == "load":
+                return Scalar("load", args, x.dtype, Load(number[x.value.array], x.value.position))
+            return Scalar(x.op, args, x.dtype, x.value)
+        return sc.fold(e, visit)
+
+    result: list[Item] = []
+    for item in items:
+        if isinstance(item, Loop):
+            result.append(Loop(item.variable, item.extent, _renumbered(item.before, number), _renumbered(item.body, number), _renumbered(item.after, number)))
+        elif isinstance(item, Store):
+            if item.array in number:
+                result.append(Store(number[item.array], item.position, expression(item.expression), item.reduce, tuple(map(expression, item.lookups))))
+        elif isinstance(item, (Assign, Accumulate, Arg)):
+            result.append(replace(item, expression=expression(item.expression)))
+        else:
+            result.append(item)
+    return result
+
+
+def collapse(items: list[Item]) -> list[Item]:
+    """Two loops that run through memory without a gap become one."""
+    result: list[Item] = []
+    for item in items:
+        if isinstance(item, Loop):
+            item = Loop(item.variable, item.extent, collapse(item.before), collapse(item.body), collapse(item.after))
+            inner = [x for x in item.body if isinstance(x, Loop)]
+            alone = len(inner) == 1 and all(isinstance(x, (Loop, Note)) for x in item.body)
+            if alone and not inner[0].before and not inner[0].after and _contiguous(inner[0].body, item.variable, inner[0]):
+                notes = [x for x in item.body if isinstance(x, Note)]
+                item = Loop(inner[0].variable, item.extent * inner[0].extent, item.before,
+                            [*notes, *_without(inner[0].body, item.variable)], item.after)
+        result.append(item)
+    return result
+
+
+def _forms(items: list[Item]) -> list[Affine]:
+    """Every affine form of loop variables in statements."""
+    found: list[Affine] = []
+
+    def visit(e: Scalar, _: tuple[None, ...]) -> None:
+        if e.op == "load":
+            found.append(e.value.position.affine)
+        elif e.op == "index":
+            found.append(e.value)
+
+    for item in items:
+        if isinstance(item, Loop):
+            found += _forms(item.before) + _forms(item.body) + _forms(item.after)
+        elif not isinstance(item, Note):
+            sc.fold(item.expression, visit)
+            if isinstance(item, Store):
+                found.append(item.position.affine)
+                for lookup in item.lookups:
+                    sc.fold(lookup, visit)
+            if isinstance(item, Arg):
+                found.append(item.position)
+    return found
+
+
+def _contiguous(items: list[Item], outer: int, inner: Loop) -> bool:
+    return all(f.coefficient(outer) == f.coefficient(inner.variable) * inner.extent for f in _forms(items))
+
+
+def _without(items: list[Item], outer: int) -> list[Item]:
+    """The statements with a loop variable left out of every position."""
+    def form(f: Affine) -> Affine:
+        return Affine(f.constant, tuple(t for t in f.terms if t[0] != outer))
+
+    def position(p: Position) -> Position:
+        return Position(form(p.affine), p.strides)
+
+    def visit(e: Scalar, args: tuple[Scalar, ...]) -> Scalar:
+        if e.op == "load":
+            return Scalar("load", args, e.dtype, Load(e.value.array, position(e.value.position)))
+        return Scalar("index", (), e.dtype, form(e.value)) if e.op == "index" else Scalar(e.op, args, e.dtype, e.value)
+
+    def changed(item: Item) -> Item:
+        if isinstance(item, Loop):
+            return Loop(item.variable, item.extent, [changed(x) for x in item.before], [changed(x) for x in item.body], [changed(x) for x in item.after])
+        if isinstance(item, Note):
+            return item
+        new = replace(item, expression=sc.fold(item.expression, visit))
+        if isinstance(new, Store):
+            new = replace(new, position=position(new.position), lookups=tuple(sc.fold(e, visit) for e in new.lookups))
+        return replace(new, position=form(new.position)) if isinstance(new, Arg) else new
+
+    return [changed(item) for item in items]

@@ -1,0 +1,358 @@
+"""The schedule of a graph: buffers, and steps over them in their order."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Union
+
+from ..graph.dtype import DType
+from ..graph.graph import Graph
+from ..graph.node import Node, TensorType
+from ..graph.size import Size
+from . import cluster
+from .cluster import Builder
+from .contractions import canonical_contractions
+from .describe import describe, readable_names, where
+from .ir import Kernel, Loop, Note, Statement as Item, Store
+from .products import Product, as_product
+from .statements import Check, Statement, Statements
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """An array of a step. kind: input, param, state, const (by name), output (by name), or temp (in the arena).
+
+    node: the constant's value for a const."""
+
+    number: int
+    kind: str
+    name: str
+    type: TensorType
+    node: Node
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Run a kernel over buffers, in the order of its array parameters."""
+
+    kernel: Kernel
+    buffers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Multiply:
+    """A matrix product: see `Product`. Buffers a, b, c."""
+
+    product: Product
+    a: int
+    b: int
+    c: int
+    note: str
+
+
+@dataclass(frozen=True)
+class CheckIndex:
+    """Stop with an error unless every element of a buffer is an index below the limit."""
+
+    buffer: int
+    dtype: DType
+    count: Size
+    limit: Size
+    note: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Copy one buffer to another of the same type."""
+
+    source: int
+    target: int
+    type: TensorType
+
+
+Step = Union[Launch, Multiply, CheckIndex, Copy]
+
+
+@dataclass
+class Schedule:
+    """What a compiled entry does: buffers, steps, and for each update the buffer and whether it was done in place."""
+
+    buffers: list[Buffer]
+    steps: list[Step]
+    names: dict[Node, str] = field(default_factory=dict)
+
+    def uses(self, step: Step) -> tuple[int, ...]:
+        """The buffers that a step reads or writes."""
+        if isinstance(step, Launch):
+            return step.buffers
+        if isinstance(step, Multiply):
+            return step.a, step.b, step.c
+        return (step.buffer,) if isinstance(step, CheckIndex) else (step.source, step.target)
+
+
+Group = Union[Builder, Product, Check]
+
+
+def schedule(graph: Graph) -> Schedule:
+    """Lower an optimised graph."""
+    graph = _with_copies(graph)
+    graph, forced = canonical_contractions(graph)
+    statements = Statements(graph)
+    for node in forced:
+        statements.stored[node] = True
+    names = readable_names(graph)
+    groups = _group(graph, statements, names)
+    return _Assembly(graph, statements, names, groups).schedule()
+
+
+def _with_copies(graph: Graph) -> Graph:
+    """Outputs and updates that are no computation of their own become a copy: an input, a parameter, a constant."""
+    def computed(node: Node) -> Node:
+        base = node
+        while base.op == "reshape":
+            (base,) = base.operands
+        if base.op in ("input", "param", "state", "const", "size"):
+            copy = Node("stop_gradient", (node,), node.type)
+            graph.tables.inherit(copy, node)
+            return copy
+        return node
+
+    return replace(graph, outputs={k: computed(v) for k, v in graph.outputs.items()},
+                   updates={k: computed(v) for k, v in graph.updates.items()})
+
+
+# -- grouping --------------------------------------------------------------------------------------------------------
+def _group(graph: Graph, statements: Statements, names: dict[Node, str]) -> list[Group]:
+    """Kernels, products and checks in an order that respects what each reads."""
+    groups: list[Group] = []
+    made: dict[Node, int] = {}  # node → the group that computes it
+    checked: dict[tuple[Node, Size], int] = {}
+    check_of: dict[Node, int] = {}  # node with look-ups → its check
+    for node in graph.nodes:  # what the caller passed is checked before anything runs
+        for check in statements.checks(node):
+            source = statements.source(check.indices)
+            if source.op in ("input", "const") and (source, check.limit) not in checked:
+                checked[source, check.limit] = len(groups)
+                groups.append(check)
+    for node in graph.nodes:
+        earliest = 0
+        for check in statements.checks(node):
+            source = statements.source(check.indices)
+            key = (source, check.limit)
+            if key not in checked:
+                checked[key] = len(groups)
+                groups.append(check)
+            check_of[node] = max(check_of.get(node, 0), checked[key])
+        # a look-up inside a value that is computed where it is read is checked before the reader
+        for operand in node.operands:
+            if operand in check_of and (not statements.is_stored(operand)):
+                check_of[node] = max(check_of.get(node, 0), check_of[operand])
+        earliest = check_of.get(node, -1) + 1 if node in check_of else 0
+        if not statements.is_stored(node) or node.op in ("input", "param", "state", "const"):
+            continue
+        found = statements.of(node)
+        product = as_product(found[0]) if len(found) == 1 else None
+        for access in (a for s in found for a in s.accesses()):
+            if access.array in made:
+                earliest = max(earliest, made[access.array])
+        if product is not None:
+            made[node] = len(groups)
+            groups.append(product)
+            continue
+        place = _place(found, groups, earliest)
+        if place is None:
+            place = len(groups)
+            groups.append(Builder(place))
+        builder = groups[place]
+        assert isinstance(builder, Builder)
+        for k, statement in enumerate(found):
+            builder.add(replace(statement, init=None) if k else statement, describe(statement, names, graph))
+        made[node] = place
+    return groups
+
+
+def _place(found: list[Statement], groups: list[Group], earliest: int) -> int | None:
+    """The group that a node's statements should join, or None for one of their own."""
+    if len(found) != 1 or not found[0].plain:
+        return None
+    (statement,) = found
+    arrays = {a.array for a in statement.accesses()}
+    depth_wanted = len(cluster.loop_order(statement))
+    best: tuple[int, int, int] | None = None
+    for index in range(earliest, len(groups)):
+        builder = groups[index]
+        if not isinstance(builder, Builder) or not builder.has_room(statement):
+            continue
+        depth = builder.depth(statement)
+        if depth < 0:
+            continue
+        producer = bool(arrays & builder.placed.keys())
+        shares = producer or bool(arrays & builder.arrays.keys())
+        worth = depth == depth_wanted if not producer else depth > 0 or depth_wanted == 0
+        if shares and worth:
+            key = (int(producer), depth, index)
+            best = key if best is None or key > best else best
+    return None if best is None else best[2]
+
+
+# -- assembling ------------------------------------------------------------------------------------------------------
+class _Assembly:
+    """Buffers for what is stored, and steps for the groups."""
+
+    def __init__(self, graph: Graph, statements: Statements, names: dict[Node, str], groups: list[Group]):
+        self.graph, self.statements, self.names, self.groups = graph, statements, names, groups
+        self.buffers: list[Buffer] = []
+        self.number: dict[Node, int] = {}
+        self.copies: list[Copy] = []
+        self.same: dict[int, dict[Node, Node]] = {}  # group → arrays updated in place
+
+    def schedule(self) -> Schedule:
+        needed = self._needed()
+        self._claim_roots(needed)
+        steps: list[Step] = []
+        kernels: dict[str, int] = {}
+        for index, group in enumerate(self.groups):
+            if isinstance(group, Builder):
+                steps.append(self._launch(index, group, needed, kernels))
+            elif isinstance(group, Product):
+                a, b = self._buffer(group.a.array), self._buffer(group.b.array)
+                steps.append(Multiply(group, a, b, self._buffer(group.node), self._note(group.node)))
+            else:
+                steps.append(self._check(group))
+        return Schedule(self.buffers, steps + list(self.copies), self.names)
+
+    def _needed(self) -> set[Node]:
+        """Values read outside the kernel that computes them."""
+        source = self.statements.source
+        needed = {source(r) for r in self.graph.roots}
+        for group in self.groups:
+            if isinstance(group, Product):
+                needed |= {group.a.array, group.b.array}
+            elif isinstance(group, Check):
+                needed.add(source(group.indices))
+            else:
+                needed |= {n for n in group.arrays if n not in group.placed}
+        return needed
+
+    def _claim_roots(self, needed: set[Node]) -> None:
+        """Outputs and updates get the memory that is theirs; a value wanted twice is copied."""
+        source = self.statements.source
+        claimed: set[Node] = set()
+        for name, node in self.graph.outputs.items():
+            base = source(node)
+            if base in claimed:
+                target = self._add("output", name, node.type, node)
+                self.copies.append(Copy(self.number[base], target, node.type))
+            else:
+                claimed.add(base)
+                self.number[base] = self._add("output", name, node.type, node)
+        for name, node in self.graph.updates.items():
+            base = source(node)
+            variable = next((n for n in self.graph.nodes if n.op in ("param", "state") and n.attr("name") == name), None)
+            if variable is None:  # set without being read
+                target = self._add("state", name, node.type, node)
+                if base in claimed:
+                    self.copies.append(Copy(self.number[base], target, node.type))
+                else:
+                    claimed.add(base)
+                    self.number[base] = target
+                continue
+            place = self._in_place(base, variable) if base not in claimed else None
+            if place is not None:
+                claimed.add(base)
+                self.number[base] = self._buffer(variable)
+                self.same.setdefault(place, {})[base] = variable
+            else:
+                self.copies.append(Copy(self._buffer(base), self._buffer(variable), node.type))
+
+    def _in_place(self, new: Node, variable: Node) -> int | None:
+        """The kernel that may write the new value over the old one: nothing reads the old one later or elsewhere."""
+        if any(self.statements.source(n) is variable for n in self.graph.roots):
+            return None
+        producer: int | None = None
+        for index, group in enumerate(self.groups):
+            if isinstance(group, Builder):
+                if new in group.placed:
+                    producer = index
+                elif variable in group.arrays and producer is not None:
+                    return None
+            elif isinstance(group, Product) and producer is not None and variable in (group.a.array, group.b.array):
+                return None
+            elif isinstance(group, Product) and group.node is new:
+                return None
+        if producer is None:
+            return None
+        builder = self.groups[producer]
+        assert isinstance(builder, Builder)
+        if variable not in builder.arrays:
+            return producer
+        return producer if _same_place(builder, builder.arrays[new], builder.arrays[variable]) else None
+
+    def _add(self, kind: str, name: str, kind_type: TensorType, node: Node) -> int:
+        self.buffers.append(Buffer(len(self.buffers), kind, name, kind_type, node))
+        return len(self.buffers) - 1
+
+    def _buffer(self, node: Node) -> int:
+        if node not in self.number:
+            named = node.op in ("input", "param", "state")
+            kind = node.op if named or node.op == "const" else "temp"
+            self.number[node] = self._add(kind, node.attr("name") if named else self.names[node], node.type, node)
+        return self.number[node]
+
+    def _launch(self, index: int, builder: Builder, needed: set[Node], kernels: dict[str, int]) -> Launch:
+        computed = [n for n in builder.placed]
+        base = "_".join(dict.fromkeys(n.op if n.op != "formula" else "adjoint" for n in computed[-3:]))
+        kernels[base] = kernels.get(base, 0) + 1
+        name = base if kernels[base] == 1 else f"{base}_{kernels[base]}"
+        kernel = cluster.finish(builder, name, self.names, needed, self.same.get(index, {}))
+        return Launch(kernel, tuple(self._buffer(n) for n in kernel.nodes))
+
+    def _note(self, node: Node) -> str:
+        (statement,) = self.statements.of(node)
+        return describe(statement, self.names, self.graph)
+
+    def _check(self, check: Check) -> CheckIndex:
+        source = self.statements.source(check.indices)
+        lines = where(check.node, self.graph).strip()
+        message = f"{check.node.op}: the index {{value}} is out of range for an axis of length {{limit}}, at position {{position}} of {self.names[source]}"
+        return CheckIndex(self._buffer(source), source.dtype, source.type.numel, check.limit, f"0 <= {self.names[source]} < {check.limit}   {lines}",
+                          f"{lines.split('   ')[0].split(' ')[0]}: {message}" if lines else message)
+
+
+def _same_place(builder: Builder, new: int, old: int) -> bool:
+    """Is every element of the old array read just where, and before, the new one is stored?"""
+    stores = [(block, i, item) for block in _blocks(builder.roots) for i, item in enumerate(block) if isinstance(item, Store) and item.array == new]
+    if len(stores) != 1:
+        return False
+    block, at, store = stores[0]
+    for other in _blocks(builder.roots):
+        for i, item in enumerate(other):
+            positions = list(_loads(item, old))
+            if positions and (other is not block or i > at or any(p != store.position for p in positions)):
+                return False
+    return True
+
+
+def _blocks(items: list[Item]) -> Iterable[list[Item]]:
+    yield items
+    for item in items:
+        if isinstance(item, Loop):
+            yield from _blocks(item.before)
+            yield from _blocks(item.body)
+            yield from _blocks(item.after)
+
+
+def _loads(item: Item, array: int) -> Iterable[object]:
+    if isinstance(item, (Loop, Note)):
+        return
+    expressions = [item.expression, *(item.lookups if isinstance(item, Store) else ())]
+    seen = set()
+    while expressions:
+        e = expressions.pop()
+        if e in seen:
+            continue
+        seen.add(e)
+        if e.op == "load" and e.value.array == array:
+            yield e.value.position
+        expressions.extend(e.args)

@@ -1,0 +1,1 @@
+"""Passes: rewrites of a graph by named rules. `default.py` holds their order."""

@@ -1,0 +1,31 @@
+"""The passes in their order, with the reason for each place."""
+from __future__ import annotations
+
+from collections import Counter
+
+from ..graph.graph import Graph
+from . import algebra, fold, stabilise
+from .rewrite import Rule, rewrite
+
+# stop_gradient counts until gradients are expanded, so the rule that drops it comes after
+CANONICAL: tuple[Rule, ...] = (*fold.RULES, algebra.compose_movements, algebra.commutative)
+STABILISE: tuple[Rule, ...] = stabilise.RULES
+OPTIMISE: tuple[Rule, ...] = (*fold.RULES, *algebra.RULES)
+
+
+def canonicalise(graph: Graph, fired: Counter[str] | None = None) -> Graph:
+    """Constants folded and movements composed: the form in which the stabilising rules look for patterns."""
+    return rewrite(graph, CANONICAL, fired)
+
+
+def stabilised(graph: Graph, fired: Counter[str] | None = None) -> Graph:
+    """Overflowing formulas in stable form: before gradients are expanded, so that they are stable too."""
+    return rewrite(graph, STABILISE, fired)
+
+
+def optimise(graph: Graph, fired: Counter[str] | None = None) -> Graph:
+    """Constants, algebra and common subexpressions: last, since derivatives bring products with 1 and sums of equal terms."""
+    return rewrite(graph, OPTIMISE, fired)
+
+
+ALL_RULES: dict[str, Rule] = {r.name: r for r in (*STABILISE, *OPTIMISE)}

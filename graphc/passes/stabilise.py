@@ -1,0 +1,215 @@
+"""Stabilising rules: formulas that overflow or cancel, spelt out by hand or by a layer, in their stable form.
+
+They run before gradients are expanded, so that what is differentiated is stable too. The maximum that is
+subtracted stands under stop_gradient: e^(x−m)/Σ e^(x−m) and m + log Σ e^(x−m) do not depend on m, so their
+derivatives, to any order, do not either.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..graph.node import Node
+from ..graph.size import size
+from ..ops import build
+from ..ops.build import make
+from .rewrite import VALUE_CHANGING, Rule, Sight, rule
+
+Movement = Callable[[Node], Node]
+_MOVEMENTS = ("broadcast_to", "reshape", "transpose", "slice", "take", "take_along")
+
+
+def strip(node: Node, sight: Sight) -> tuple[Node, Movement]:
+    """What lies under movements of elements, and how to move something else the same way."""
+    if not sight.op(node, *_MOVEMENTS):
+        return node, lambda n: n
+    base, inner = strip(node.operands[0], sight)
+    return base, lambda n: make(node.op, inner(n), *node.operands[1:], **dict(node.attrs))
+
+
+def is_one(node: Node) -> bool:
+    return build.const_value(node) == 1
+
+
+def negated(node: Node, sight: Sight) -> Node | None:
+    """x where the node is −x, spelt as a negation, a product with −1, or 0 − x."""
+    if sight.op(node, "neg"):
+        return node.operands[0]
+    if sight.op(node, "mul"):
+        for a, b in (node.operands, node.operands[::-1]):
+            if build.const_value(a) == -1 and b.shape == node.shape:
+                return b
+    if sight.op(node, "sub") and build.const_value(node.operands[0]) == 0 and node.operands[1].shape == node.shape:
+        return node.operands[1]
+    return None
+
+
+def one_plus(node: Node, sight: Sight) -> Node | None:
+    """x where the node is 1 + x."""
+    if sight.op(node, "add"):
+        for a, b in (node.operands, node.operands[::-1]):
+            if is_one(a) and b.shape == node.shape:
+                return b
+    return None
+
+
+def sum_of_exp(node: Node, sight: Sight) -> tuple[Node, Node] | None:
+    """(the sum, x) where the node is Σ e^x and x is not yet shifted by its maximum."""
+    if sight.op(node, "sum") and sight.op(node.operands[0], "exp"):
+        x = node.operands[0].operands[0]
+        if not _is_shifted(x, sight):
+            return node, x
+    return None
+
+
+def _is_shifted(x: Node, sight: Sight) -> bool:
+    return x.op == "sub" and strip(x.operands[1], sight)[0].op == "stop_gradient"
+
+
+def maximum_of(x: Node, axes: tuple[int, ...]) -> Node:
+    """max x over axes, axes kept with length 1, not differentiated; 0 where it is infinite, so that ∞ − ∞ never is."""
+    kept = tuple(size(1) if d in axes else e for d, e in enumerate(x.shape))
+    m = build.reshape(build.reduce("max", x, axes), kept)
+    finite = make("less", make("abs", m), build.const(float("inf"), x.dtype))
+    return make("stop_gradient", make("where", finite, m, build.const(0, x.dtype)))
+
+
+def shifted_sum(total: Node, x: Node) -> tuple[Node, Node, Node]:
+    """(m, x − m, Σ e^(x−m)) for a sum of exponentials."""
+    axes = total.attr("axes")
+    m = maximum_of(x, axes)
+    shifted = make("sub", x, m)
+    return m, shifted, build.reduce("sum", make("exp", shifted), axes)
+
+
+@rule("softmax", VALUE_CHANGING, "e^x/Σe^x overflows; e^(x-m)/Σe^(x-m), with m the maximum, is the same and does not")
+def softmax(node: Node, sight: Sight) -> Node | None:
+    if node.op != "div":
+        return None
+    above, move_above = strip(node.operands[0], sight)
+    below, move_below = strip(node.operands[1], sight)
+    found = sum_of_exp(below, sight)
+    if found is None or not sight.op(above, "exp"):
+        return None
+    total, x = found
+    m, shifted, new_total = shifted_sum(total, x)
+    if above is total.operands[0]:
+        return make("div", move_above(make("exp", shifted)), move_below(new_total))
+    # e^z over a sum of other exponentials: one exponential of z - log Σ e^x
+    log_total = make("add", build.reshape(m, total.shape), make("log", new_total))
+    return make("exp", make("sub", move_above(above.operands[0]), move_below(log_total)))
+
+
+@rule("logsumexp", VALUE_CHANGING, "log Σe^x overflows; m + log Σe^(x-m) is the same and does not")
+def logsumexp(node: Node, sight: Sight) -> Node | None:
+    if node.op != "log":
+        return None
+    base, move = strip(node.operands[0], sight)
+    found = sum_of_exp(base, sight)
+    if found is None:
+        return None
+    total, x = found
+    m, _, new_total = shifted_sum(total, x)
+    return move(make("add", build.reshape(m, total.shape), make("log", new_total)))
+
+
+@rule("log of a quotient", VALUE_CHANGING, "log(e^u/d) = u - log d, where e^u/d underflows to 0 and its log is -∞")
+def log_of_softmax(node: Node, sight: Sight) -> Node | None:
+    if node.op != "log":
+        return None
+    base, move = strip(node.operands[0], sight)
+    if not sight.op(base, "div"):
+        return None
+    above, move_above = strip(base.operands[0], sight)
+    if not sight.op(above, "exp"):
+        return None
+    return move(make("sub", move_above(above.operands[0]), make("log", base.operands[1])))
+
+
+@rule("log of an exponential", VALUE_CHANGING, "log e^u = u, where e^u over- or underflows")
+def log_of_exp(node: Node, sight: Sight) -> Node | None:
+    if node.op != "log":
+        return None
+    base, move = strip(node.operands[0], sight)
+    return move(base.operands[0]) if sight.op(base, "exp") else None
+
+
+@rule("shift before the sum", VALUE_CHANGING, "x - (m + l) loses the digits of l where m is large; (x - m) - l keeps them")
+def reassociate(node: Node, sight: Sight) -> Node | None:
+    if node.op != "sub":
+        return None
+    base, move = strip(node.operands[1], sight)
+    if not sight.op(base, "add"):
+        return None
+    m, rest = base.operands
+    if strip(m, sight)[0].op != "stop_gradient" or not sight.op(rest, "log"):
+        return None
+    return make("sub", make("sub", node.operands[0], move(m)), move(rest))
+
+
+@rule("sigmoid", VALUE_CHANGING, "1/(1 + e^-x) overflows for x far below 0")
+def sigmoid(node: Node, sight: Sight) -> Node | None:
+    if node.op != "div":
+        return None
+    above, below = node.operands
+    inner = one_plus(below, sight)
+    if inner is None or not sight.op(inner, "exp"):
+        return None
+    x = inner.operands[0]
+    if is_one(above):
+        minus = negated(x, sight)
+        return make("sigmoid", minus) if minus is not None else make("sigmoid", make("neg", x))
+    return make("sigmoid", x) if above is inner else None
+
+
+@rule("1 - sigmoid", VALUE_CHANGING, "1 - σ(x) cancels for large x; σ(-x) does not")
+def one_minus_sigmoid(node: Node, sight: Sight) -> Node | None:
+    if node.op != "sub" or not is_one(node.operands[0]) or node.operands[1].shape != node.shape:
+        return None
+    base, move = strip(node.operands[1], sight)
+    return move(make("sigmoid", make("neg", base.operands[0]))) if sight.op(base, "sigmoid") else None
+
+
+@rule("log sigmoid", VALUE_CHANGING, "log σ(x) = -softplus(-x), where σ(x) underflows to 0")
+def log_sigmoid(node: Node, sight: Sight) -> Node | None:
+    if node.op != "log":
+        return None
+    base, move = strip(node.operands[0], sight)
+    if not sight.op(base, "sigmoid"):
+        return None
+    x = base.operands[0]
+    minus = negated(x, sight)
+    return move(make("neg", make("softplus", make("neg", x) if minus is None else minus)))
+
+
+@rule("softplus", VALUE_CHANGING, "log(1 + e^x) overflows for large x")
+def softplus(node: Node, sight: Sight) -> Node | None:
+    inner = one_plus(node.operands[0], sight) if node.op == "log" else node.operands[0] if node.op == "log1p" else None
+    return make("softplus", inner.operands[0]) if inner is not None and sight.op(inner, "exp") else None
+
+
+@rule("log1p", VALUE_CHANGING, "log(1 + x) loses the digits of a small x")
+def log1p(node: Node, sight: Sight) -> Node | None:
+    inner = one_plus(node.operands[0], sight) if node.op == "log" else None
+    return make("log1p", inner) if inner is not None else None
+
+
+@rule("expm1", VALUE_CHANGING, "e^x - 1 loses the digits of a small x")
+def expm1(node: Node, sight: Sight) -> Node | None:
+    if node.op != "sub" or not is_one(node.operands[1]):
+        return None
+    return make("expm1", node.operands[0].operands[0]) if sight.op(node.operands[0], "exp") else None
+
+
+@rule("tanh", VALUE_CHANGING, "(e^x - e^-x)/(e^x + e^-x) is ∞/∞ for large x")
+def tanh(node: Node, sight: Sight) -> Node | None:
+    if node.op != "div" or not sight.op(node.operands[0], "sub") or not sight.op(node.operands[1], "add"):
+        return None
+    a, b = node.operands[0].operands
+    if set(node.operands[1].operands) != {a, b} or not (sight.op(a, "exp") and sight.op(b, "exp")):
+        return None
+    x = a.operands[0]
+    return make("tanh", x) if negated(b.operands[0], sight) is x else None
+
+
+RULES: tuple[Rule, ...] = (
+    softmax, logsumexp, log_of_softmax, log_of_exp, reassociate, sigmoid, one_minus_sigmoid, log_sigmoid, softplus, log1p, expm1, tanh)

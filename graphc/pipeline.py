@@ -1,0 +1,350 @@
+"""The stages from a model's function to a program, in their order. Only this module knows them all.
+
+    trace → canonical → stabilised → differentiated → optimised → schedule → source → program
+"""
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .codegen.source import Source, print_kernel
+from .derivatives.reverse import expand
+from .errors import InputError, ModelError
+from .frontend.init import generator
+from .frontend.load import choose, load_file
+from .frontend.model import Model, Module, Optimiser, trace_models
+from .graph.dtype import DType, f32, f64
+from .graph.graph import Graph
+from .graph.node import Node, TensorType
+from .graph.size import size
+from .graph.text import print_graph
+from .lowering.schedule import CheckIndex, Launch, Multiply, Schedule, Step, schedule
+from .ops.verify import verify
+from .passes.default import canonicalise, optimise, stabilised
+from .runtime import artifact, variables
+from .runtime.cache import Progress
+from .runtime.execute import EXECUTORS
+from .runtime.kernels import canonical_of
+from .runtime.model import CompiledModel, Declared, Entry, Info, Signature
+from .runtime.program import Buffer, Instruction, Program, SizeGuard
+from .runtime.variables import Parameters, States
+
+STAGES = ("trace", "canonical", "stabilised", "differentiated", "optimised", "schedule", "source")
+DTYPES: Mapping[str, DType] = {"float32": f32, "float64": f64}
+
+
+def compile(*models: Any, target: str = "cpu", dtype: str | None = None, seed: int = 0, model: str | None = None,  # noqa: A001
+            optimiser: Optimiser | None = None, progress: Progress | None = None, check: bool = False, **hyperparameters: Any) -> CompiledModel:
+    """Compile a model function, several, or a model file.
+
+    target: "cpu" (compiled kernels) or "numpy" (the same generated source, run as plain Python).
+    dtype: "float32" or "float64", the type of parameters and fresh arrays; float32, but float64 for target "numpy".
+    seed: of the initial parameters. model: the one to take of a file with several. optimiser: makes `step` available.
+    check: verify every graph after every pass. Other keywords are the models' hyperparameters.
+    """
+    options = Options(target, dtype, seed, check, progress)
+    chosen, name, digest = resolve(models, model)
+    module = trace_models(chosen, name, options.float_type, hyperparameters, optimiser)
+    return Compilation(module, options, digest).model()
+
+
+def resolve(models: Iterable[Any], name: str | None = None) -> tuple[list[Model], str, str]:
+    """(models, the name of their module, the digest of their file) of model functions or of the path of a file."""
+    given = list(models)
+    if len(given) == 1 and isinstance(given[0], (str, Path)):
+        file = load_file(given[0])
+        return choose(file, name), file.name, file.digest
+    for m in given:
+        if not isinstance(m, Model):
+            raise ModelError(f"{m!r} is no model", how="pass functions decorated with @gc.model, or the path of one model file")
+    if not given:
+        raise ModelError("there is nothing to compile", how="pass a model or the path of a model file")
+    return given, given[0].name, ""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compile; see `compile`."""
+
+    target: str = "cpu"
+    dtype: str | None = None
+    seed: int = 0
+    check: bool = False
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        if self.target not in EXECUTORS:
+            raise ModelError(f"there is no target {self.target!r}", how=f"one of {', '.join(EXECUTORS)}")
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise ModelError(f"there is no dtype {self.dtype!r}", how=f"one of {', '.join(DTYPES)}")
+
+    @property
+    def float_type(self) -> DType:
+        return DTYPES[self.dtype or ("float64" if self.target == "numpy" else "float32")]
+
+
+# -- the graph of a program ------------------------------------------------------------------------------------------
+def program_graph(module: Module, entry: str, kind: str) -> Graph:
+    """The graph that a program of an entry computes: "forward:OUTPUT,…", "gradient" or "step"."""
+    graph = module.entries[entry]
+    if kind.startswith("forward:"):
+        names = [n for n in kind.removeprefix("forward:").split(",") if n]
+        needs = frozenset().union(*(needs_of(graph, graph.outputs[n]) for n in names)) if names else frozenset(i.attr("name") for i in graph.inputs)
+        updates = {k: v for k, v in graph.updates.items() if needs_of(graph, v) <= needs}
+        return replace(graph, outputs={n: graph.outputs[n] for n in names}, updates=updates)
+    if "loss" not in graph.outputs:
+        raise InputError(f"model {entry} has no output named 'loss', so there is nothing to differentiate",
+                         how="return gc.outputs(loss=…), a scalar")
+    if kind == "step":
+        if entry not in module.steps:
+            raise InputError(f"model {entry} was compiled without an optimiser", how="gc.compile(model, optimiser=graphc.train.Adam(1e-3))")
+        return module.steps[entry]
+    gradients = {f"grad:{n}": Node("grad", (graph.outputs["loss"], _param(module, n)), _type(module, n)) for n in trainable(module, entry)}
+    return replace(graph, outputs={**graph.outputs, **gradients})
+
+
+def trainable(module: Module, entry: str) -> tuple[str, ...]:
+    """The names of an entry's parameters that gradients are taken of."""
+    return tuple(n for n in module.variables_of[entry] if module.declarations[n].variable.trainable)
+
+
+def _type(module: Module, name: str) -> TensorType:
+    variable = module.declarations[name].variable
+    return TensorType(variable.dtype, variable.shape)
+
+
+def _param(module: Module, name: str) -> Node:
+    return Node("param", (), _type(module, name), name=name)
+
+
+def needs_of(graph: Graph, node: Node) -> frozenset[str]:
+    """The inputs that a value needs: those it depends on, and one for each size that only it fixes."""
+    needed = set(graph.requirements(node))
+    bound = {n for i in graph.inputs if i.attr("name") in needed for e in i.shape for n in e.names}
+    ancestors = [n for n in _ancestors(graph, node)]
+    used = {name for n in ancestors for e in n.shape for name in e.names}
+    used |= {name for n in ancestors if n.op == "size" for name in n.attr("value").names}
+    for name in sorted(used - bound):
+        source = next((i for i in graph.inputs if any(name in e.names for e in i.shape)), None)
+        if source is not None:
+            needed.add(source.attr("name"))
+    return frozenset(needed)
+
+
+def _ancestors(graph: Graph, node: Node) -> list[Node]:
+    seen, stack = {node}, [node]
+    while stack:
+        for operand in stack.pop().operands:
+            if operand not in seen:
+                seen.add(operand)
+                stack.append(operand)
+    return list(seen)
+
+
+# -- the stages ------------------------------------------------------------------------------------------------------
+def lower(graph: Graph, *, check: bool = False, fired: Counter[str] | None = None, stop_after: str | None = None) -> tuple[Graph, Schedule | None]:
+    """Run the stages on a traced graph, up to `stop_after`. (the graph, its schedule if it came so far)"""
+    graph = replace(graph, tables=graph.tables.copy())
+    for stage, run in (("trace", lambda g: g), ("canonical", lambda g: canonicalise(g, fired)), ("stabilised", lambda g: stabilised(g, fired)),
+                       ("differentiated", expand), ("optimised", lambda g: optimise(g, fired))):
+        graph = run(graph)
+        if check:
+            verify(graph, stage=stage, expanded=stage in ("differentiated", "optimised"))
+        if stage == stop_after:
+            return graph, None
+    return graph, schedule(graph)
+
+
+def stage_text(module: Module, entry: str, kind: str, stage: str) -> str:
+    """What a program of an entry looks like after a stage, as text."""
+    if stage not in STAGES:
+        raise ModelError(f"there is no stage {stage!r}", how=f"one of {', '.join(STAGES)}")
+    graph, steps = lower(program_graph(module, entry, kind), check=True, stop_after=stage)
+    if steps is None:
+        return print_graph(graph)
+    book = KernelBook()
+    program = assemble(f"{entry}:{kind}", graph, steps, book)
+    return print_program(program) if stage == "schedule" else book.text()
+
+
+# -- programs --------------------------------------------------------------------------------------------------------
+@dataclass
+class KernelBook:
+    """The generated kernels of a module: each structure once, under a readable name."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    signatures: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    kernels: dict[str, Any] = field(default_factory=dict)
+    by_structure: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, source: Source) -> str:
+        """The name under which a kernel stands in the book."""
+        structure = canonical_of(source.text, source.signature)
+        if structure.name in self.by_structure:
+            return self.by_structure[structure.name]
+        unique, count = name, 1
+        while unique in self.texts:
+            count += 1
+            unique = f"{name}_{count}"
+        self.texts[unique] = source.text.replace(f"def {name}(", f"def {unique}(", 1)
+        self.signatures[unique] = source.signature
+        self.kernels[unique] = structure
+        self.by_structure[structure.name] = unique
+        return unique
+
+    def text(self) -> str:
+        """All kernels as one source file."""
+        return "\n\n".join([SOURCE_HEADER, *self.texts.values()])
+
+
+SOURCE_HEADER = '''"""Kernels generated by graphc. Arrays are flat; sizes follow them.
+
+Each function is compiled by Numba, and runs as plain Python too. Comments give the formula, the value's type and the
+line of the model. `radd` adds in any order, `rmax` takes the maximum, `select(c, a, b)` chooses.
+"""
+'''
+
+
+def assemble(name: str, graph: Graph, steps: Schedule, book: KernelBook) -> Program:
+    """A program from a schedule: its kernels printed into the book."""
+    buffers = tuple(Buffer(b.kind, b.name, b.type.dtype, b.type.shape) for b in steps.buffers)
+    guards = tuple(SizeGuard(g.left, g.right, g.relation, g.message, str(g.source or "")) for g in graph.guards)
+    return Program(name, buffers, tuple(_instruction(s, steps, book) for s in steps.steps), guards)
+
+
+def _instruction(step: Step, steps: Schedule, book: KernelBook) -> Instruction:
+    zero = size(0)
+    if isinstance(step, Launch):
+        source = print_kernel(step.kernel)
+        return Instruction(book.add(step.kernel.name, source), tuple((b, zero) for b in step.buffers), source.sizes)
+    if isinstance(step, CheckIndex):
+        return Instruction(f"check_index_{step.dtype}", ((step.buffer, zero),), (step.count, step.limit), fixed=True, message=step.message)
+    if isinstance(step, Multiply):
+        p = step.product
+        sizes = (p.m, p.n, p.k, p.a.leading, p.b.leading, p.c.leading, size(int(p.a.transposed)), size(int(p.b.transposed)), zero)
+        batch = "" if p.batch == 1 else "batch_"
+        if batch:
+            sizes += (p.batch, p.a.batch_stride, p.b.batch_stride, p.c.batch_stride)
+        arrays = ((step.a, p.a.offset), (step.b, p.b.offset), (step.c, p.c.offset))
+        return Instruction(f"gemm_{batch}{p.node.dtype}", arrays, sizes, fixed=True, message=step.note)
+    bytes_ = step.type.numel * step.type.dtype.itemsize
+    return Instruction("copy", ((step.target, zero), (step.source, zero)), (bytes_,), fixed=True)
+
+
+def print_program(program: Program) -> str:
+    """A program as text: its buffers, and its instructions in order."""
+    lines = [f"program {program.name}"]
+    for number, b in enumerate(program.buffers):
+        lines.append(f"  {number:3} {b.kind:6} {b.name}: {b.dtype}[{', '.join(map(str, b.shape))}]")
+    for i in program.instructions:
+        arrays = ", ".join(program.buffers[n].name + (f"+{o}" if o != 0 else "") for n, o in i.arrays)
+        lines.append(f"  {i.kernel}({arrays}; {', '.join(map(str, i.sizes))})" + (f"    # {i.message}" if i.message else ""))
+    return "\n".join(lines) + "\n"
+
+
+# -- the compiled model ----------------------------------------------------------------------------------------------
+class Compilation:
+    """A module being compiled: programs are made when they are first asked for, kernels when they first run."""
+
+    def __init__(self, module: Module, options: Options, digest: str = ""):
+        self.module, self.options, self.digest = module, options, digest
+        self.book = KernelBook()
+        self.constants: dict[str, np.ndarray[Any, Any]] = {}
+        self.fired: Counter[str] = Counter()
+        self.programs: dict[tuple[str, str], Program] = {}
+
+    def program(self, entry: str, kind: str) -> Program:
+        """The program of a kind; see `program_graph`."""
+        if (entry, kind) not in self.programs:
+            graph, steps = lower(program_graph(self.module, entry, kind), check=self.options.check, fired=self.fired)
+            assert steps is not None
+            for i, buffer in enumerate(steps.buffers):  # constants are shared by content
+                if buffer.kind == "const":
+                    name = self._constant(buffer.node.attr("value").array)
+                    steps.buffers[i] = replace(buffer, name=name)
+            self.programs[entry, kind] = assemble(f"{entry}:{kind}", graph, steps, self.book)
+        return self.programs[entry, kind]
+
+    def _constant(self, array: np.ndarray[Any, Any]) -> str:
+        for name, known in self.constants.items():
+            if known.dtype == array.dtype and known.shape == array.shape and known.tobytes() == array.tobytes():
+                return name
+        name = f"constant_{len(self.constants)}"
+        self.constants[name] = array
+        return name
+
+    def signature(self, entry: str) -> Signature:
+        """What an entry takes and gives."""
+        graph = self.module.entries[entry]
+        return Signature(
+            tuple(Declared(i.attr("name"), i.dtype, i.shape) for i in graph.inputs),
+            tuple(Declared(n, v.dtype, v.shape) for n, v in graph.outputs.items()),
+            {n: needs_of(graph, v) for n, v in graph.outputs.items()}, trainable(self.module, entry))
+
+    def kinds(self, entry: str) -> list[str]:
+        """The programs that an artifact carries: a forward one for each set of inputs that gives other outputs, the gradient, the step."""
+        needs = self.signature(entry).needs
+        sets = {frozenset(needs[n]) for n in needs} | {frozenset().union(*needs.values())} if needs else {frozenset()}
+        kinds = {f"forward:{','.join(n for n in needs if needs[n] <= s)}": None for s in sorted(sets, key=lambda s: (len(s), sorted(s)))}
+        kinds |= {f"forward:{n}": None for n in needs}
+        if "loss" in needs:
+            kinds["gradient"] = None
+        if entry in self.module.steps:
+            kinds["step"] = None
+        return list(kinds)
+
+    def model(self) -> CompiledModel:
+        """The compiled model, its parameters at their beginning."""
+        declarations = self.module.declarations
+        params = {n: d for n, d in declarations.items() if d.variable.kind == "param"}
+        arrays = variables.allocate({n: (d.variable.dtype, tuple(map(int, d.variable.shape))) for n, d in params.items()})
+        for name, declaration in params.items():
+            arrays[name][...] = declaration.init(arrays[name].shape, generator(self.options.seed, name))
+        states = {n: d for n, d in declarations.items() if d.variable.kind == "state"}
+        initial = {n: np.asarray(d.init(tuple(map(int, d.variable.shape)), generator(self.options.seed, n)), d.variable.dtype.numpy)
+                   for n, d in states.items() if all(e.constant is not None for e in d.variable.shape)}
+        parameters = Parameters(arrays, {n: d.variable.trainable for n, d in params.items()})
+        state_arrays = States({n: (d.variable.dtype, d.variable.shape) for n, d in states.items()}, initial)
+        executor = EXECUTORS[self.options.target](self.book.kernels, self.options.progress)
+        entries = {
+            name: Entry(name, self.signature(name), lambda kind, name=name: self.program(name, kind), executor, self.constants, parameters, state_arrays)
+            for name in self.module.entries}
+        info = Info(self.full_source, lambda: self.module.entries, self.save)
+        return CompiledModel(self.module.name, entries, parameters, state_arrays, info)
+
+    def complete(self) -> None:
+        """Make every program that an artifact carries."""
+        for entry in self.module.entries:
+            for kind in self.kinds(entry):
+                self.program(entry, kind)
+
+    def full_source(self) -> str:
+        self.complete()
+        return self.book.text()
+
+    def save(self, model: CompiledModel, folder: Path, progress: Progress | None = None) -> Path:
+        """Write the artifact, its kernels compiled into the cache."""
+        self.complete()
+        contents = artifact.Contents(
+            name=self.module.name, source=self.book.text(), signatures=self.book.signatures,
+            entries={n: (self.signature(n), {k: self.program(n, k) for k in self.kinds(n)}) for n in self.module.entries},
+            graphs={n: print_graph(relative(g)) for n, g in self.module.entries.items()},
+            constants=self.constants, params=model.params, states=model._states,
+            options={"target": self.options.target, "dtype": self.options.float_type.name, "seed": self.options.seed,
+                     "hyperparameters": self.module.hyperparameters, "model_digest": self.digest},
+            rules=dict(self.fired))
+        return artifact.save(contents, folder, progress)
+
+
+def relative(graph: Graph) -> Graph:
+    """The graph with its source files by name alone, so that its text holds no path of this machine."""
+    tables = graph.tables.copy()
+    for node, origins in tables.origins.items():
+        tables.origins[node] = tuple(replace(o, source=replace(o.source, file=Path(o.source.file).name) if o.source else None) for o in origins)
+    guards = tuple(replace(g, source=replace(g.source, file=Path(g.source.file).name) if g.source else None) for g in graph.guards)
+    return replace(graph, tables=tables, guards=guards)

@@ -1,0 +1,150 @@
+"""Running a program: compiled kernels on the CPU, or the same source as plain Python over NumPy arrays."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import RuntimeFault
+from . import driver
+from .cache import KernelSource, Progress, build
+from .jit import interpreted_words, run_python
+from .library import LIBRARY
+from .program import ALIGNMENT, Instruction, Program, plan_arena
+
+Array = np.ndarray[Any, Any]
+
+
+class Bound(Protocol):
+    """A program bound to sizes."""
+
+    def bind(self, number: int, array: Array) -> None:
+        """Let a buffer be this array, which the caller keeps alive."""
+
+    def run(self) -> None:
+        """Run all instructions. RuntimeFault when a check fails; nothing after the check was run."""
+
+
+class Executor(Protocol):
+    """A way to run programs."""
+
+    def prepare(self, programs: Iterable[Program]) -> None:
+        """Do now what would otherwise be done at the first call."""
+
+    def bound(self, program: Program, sizes: Mapping[str, int]) -> Bound:
+        """The program for given sizes, ready to be bound to arrays."""
+
+
+def _fault(instruction: Instruction, status: tuple[int, ...]) -> RuntimeFault:
+    where, _, message = instruction.message.partition(": ")
+    _, value, limit, position = status[:4]
+    text = message.format(value=value, limit=limit, position=position)
+    return RuntimeFault(text, where=where or None, how=f"an index must be at least 0 and below {limit}")
+
+
+# -- compiled --------------------------------------------------------------------------------------------------------
+class CpuExecutor:
+    """Kernels compiled by Numba, or found in the cache, run by the native driver."""
+
+    def __init__(self, kernels: Mapping[str, KernelSource], progress: Progress | None = None):
+        self.kernels = kernels
+        self.progress = progress
+
+    def addresses(self, program: Program) -> dict[tuple[str, bool], int]:
+        """The address of each kernel that the program calls, compiling what is in no cache."""
+        fixed = driver.fixed_sources()
+        wanted = {(i.kernel, i.fixed): fixed[i.kernel] if i.fixed else self.kernels[i.kernel] for i in program.instructions}
+        found = build([*wanted.values(), fixed["run"]], self.progress)
+        return {key: found[source.name] for key, source in wanted.items()}
+
+    def prepare(self, programs: Iterable[Program]) -> None:
+        """Compile every kernel of some programs now."""
+        fixed = driver.fixed_sources()
+        sources = {s.name: s for p in programs for i in p.instructions for s in [fixed[i.kernel] if i.fixed else self.kernels[i.kernel]]}
+        build([*sources.values(), fixed["run"]], self.progress)
+
+    def bound(self, program: Program, sizes: Mapping[str, int]) -> Bound:
+        return _CpuBound(program, sizes, self.addresses(program))
+
+
+class _CpuBound:
+    def __init__(self, program: Program, sizes: Mapping[str, int], addresses: Mapping[tuple[str, bool], int]):
+        self.program = program
+        offsets, length = plan_arena(program, sizes)
+        raw = np.empty(length + ALIGNMENT, np.uint8)
+        start = -raw.ctypes.data % ALIGNMENT
+        self.arena = raw[start:start + length]
+        slot_of = {b: driver.FIRST_FREE_SLOT + 1 + i for i, b in enumerate(
+            n for n, b in enumerate(program.buffers) if b.kind != "temp")}
+        arena_slot = driver.FIRST_FREE_SLOT
+        calls = []
+        for tag, instruction in enumerate(program.instructions, 1):
+            arguments = []
+            for number, offset in instruction.arrays:
+                skip = offset.evaluate(sizes) * program.buffers[number].dtype.itemsize
+                slot, base = (arena_slot, offsets[number]) if number in offsets else (slot_of[number], 0)
+                arguments.append((slot, base + skip))
+            if instruction.kernel.startswith("check_index"):
+                arguments.append((driver.STATUS_SLOT, 0))
+            arguments += [(0, s.evaluate(sizes)) for s in instruction.sizes]
+            if instruction.kernel.startswith("check_index"):
+                arguments.append((0, tag))
+            if instruction.fixed:
+                arguments += [(0, word) for word in driver.trailing(instruction.kernel)]
+            calls.append(driver.Call(addresses[instruction.kernel, instruction.fixed], tuple(arguments)))
+        self.native = driver.Program(calls, arena_slot + 1 + len(slot_of))
+        self.native.bind(arena_slot, self.arena)
+        self.slots, self.slot_of = self.native.slots, slot_of
+        self.kept: dict[int, Array] = {}
+
+    def bind(self, number: int, array: Array) -> None:
+        self.kept[number] = array
+        self.slots[self.slot_of[number]] = array.__array_interface__["data"][0]
+
+    def run(self) -> None:
+        tag = self.native.run()
+        if tag:
+            raise _fault(self.program.instructions[tag - 1], self.native.status)
+
+
+# -- interpreted -----------------------------------------------------------------------------------------------------
+class NumpyExecutor:
+    """The generated source as plain Python over NumPy scalars: slow, exact to read, and easy to step through."""
+
+    def __init__(self, kernels: Mapping[str, KernelSource], progress: Progress | None = None):
+        self.functions = {name: run_python(k.source, k.name, interpreted_words(k.source)) for name, k in kernels.items()}
+
+    def prepare(self, programs: Iterable[Program]) -> None:
+        pass  # Python compiles as it runs
+
+    def bound(self, program: Program, sizes: Mapping[str, int]) -> Bound:
+        return _NumpyBound(program, sizes, self.functions)
+
+
+class _NumpyBound:
+    def __init__(self, program: Program, sizes: Mapping[str, int], functions: Mapping[str, Callable[..., None]]):
+        self.program, self.sizes, self.functions = program, sizes, functions
+        self.arrays: dict[int, Array] = {
+            n: np.empty(b.numel.evaluate(sizes), b.dtype.numpy) for n, b in enumerate(program.buffers) if b.kind == "temp"}
+
+    def bind(self, number: int, array: Array) -> None:
+        self.arrays[number] = array.reshape(-1)  # a view: the caller's arrays are contiguous
+
+    def run(self) -> None:
+        with np.errstate(all="ignore"):
+            for tag, instruction in enumerate(self.program.instructions, 1):
+                arrays = [self.arrays[n][o.evaluate(self.sizes):] for n, o in instruction.arrays]
+                sizes = [s.evaluate(self.sizes) for s in instruction.sizes]
+                if instruction.kernel.startswith("check_index"):
+                    status = np.zeros(4, np.int64)
+                    LIBRARY[instruction.kernel](*arrays, status, *sizes, tag)
+                    if status[0]:
+                        raise _fault(instruction, tuple(map(int, status)))
+                elif instruction.fixed:
+                    LIBRARY[instruction.kernel](*arrays, *sizes)
+                else:
+                    self.functions[instruction.kernel](*arrays, *sizes)
+
+
+EXECUTORS: dict[str, Callable[..., Executor]] = {"cpu": CpuExecutor, "numpy": NumpyExecutor}

@@ -1,0 +1,313 @@
+"""From a kernel's Python text to machine code, and from machine code to an address.
+
+`compile_kernel` needs Numba, which is imported when it is first called; `load` needs llvmlite alone, so a process that
+finds all its kernels in the cache never imports Numba.
+
+Numba is the front end only: it types the text and prints LLVM IR. Optimising and emitting is done here, once, with one
+module a kernel: the kernel itself, whose pointers are `noalias`, and an entry of the uniform form
+
+    void NAME(int64_t *args)        args[i] is a pointer or an int64, in the order of the signature
+
+into which LLVM inlines the kernel, the `noalias` surviving as scopes on its loads and stores.
+"""
+from __future__ import annotations
+
+import functools
+import importlib
+import itertools
+import linecache
+import pickle
+import struct
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from types import CodeType
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from graphc.codegen.primitives import pointer_to
+from graphc.errors import RuntimeFault
+
+Signature = tuple[str, ...]
+"""The types of a kernel's parameters: `f32* f64* i32* i64* u8* bool*` are pointers, `i64` an integer."""
+
+Namespace = Mapping[str, Any]
+
+FAST_MATH = frozenset({"contract"})
+"""What every operation of a kernel may do: a*b + c in one rounding. Nothing else is relaxed."""
+
+
+
+
+# ----------------------------------------------------------------------------------------------------------- host
+
+@functools.cache
+def host_cpu() -> tuple[str, str]:
+    """The name and the features of this machine's processor, as LLVM spells them."""
+    return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+
+
+@functools.cache
+def _target_machine() -> llvm.TargetMachine:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    name, features = host_cpu()
+    # Position independent and small: constants are reached relative to the program counter, functions of other
+    # libraries through stubs that the linker makes.
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=name, features=features, opt=3, reloc="pic", codemodel="small")
+
+
+# -------------------------------------------------------------------------------------------------------- compile
+
+def compile_kernel(source: str, name: str, signature: Signature, namespace: Namespace, *,
+                   symbol: str | None = None) -> bytes:
+    """Object code of the function `name` of `source`, exporting `symbol` (default: `name`).
+
+    The function takes parameters of the types in `signature`, returns nothing, and may use the names of `namespace`.
+    Pointers must not overlap when it is called. Raises RuntimeFault when Numba does not accept the text.
+    """
+    return bytes(_target_machine().emit_object(_module(source, name, signature, namespace, symbol or name)))
+
+
+def inspect_asm(source: str, name: str, signature: Signature, namespace: Namespace) -> str:
+    """The assembly that `compile_kernel` would emit."""
+    return str(_target_machine().emit_assembly(_module(source, name, signature, namespace, name)))
+
+
+def inspect_llvm(source: str, name: str, signature: Signature, namespace: Namespace) -> str:
+    """The optimised LLVM IR that `compile_kernel` would emit code from."""
+    return str(_module(source, name, signature, namespace, name))
+
+
+def run_python(source: str, name: str, namespace: Namespace) -> Callable[..., Any]:
+    """The function `name` of `source` as plain Python: pointers are flat NumPy arrays, integers are ints."""
+    return _define(source, name, namespace)
+
+
+def _define(source: str, name: str, namespace: Namespace) -> Callable[..., Any]:
+    filename = f"<kernel {name}>"
+    # So that tracebacks, and Numba's errors, show the kernel's own lines.
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    scope = dict(namespace)
+    exec(compile(source, filename, "exec"), scope)
+    function: Callable[..., Any] = scope[name]
+    return function
+
+
+@functools.cache
+def _front_end() -> tuple[Any, Any, Any, Any]:
+    """Numba's compiler, its two contexts, and a library that keeps the IR instead of compiling it."""
+    from numba.core import codegen, compiler, registry
+
+    class Collected(codegen.JITCodeLibrary):
+        def __init__(self, owner: Any, name: str) -> None:
+            super().__init__(owner, name)
+            self.texts: list[str] = []
+            self.linked: list[Any] = []
+
+        def add_ir_module(self, module: Any) -> None:
+            self.texts.append(str(module))
+
+        def add_linking_library(self, library: Any) -> None:
+            self.linked.append(library)
+
+        def finalize(self) -> None:
+            self._finalized = True
+
+    target = registry.cpu_target
+    return compiler, target.typing_context, target.target_context, Collected
+
+
+def _numba_ir(source: str, name: str, signature: Signature, namespace: Namespace) -> tuple[list[str], str]:
+    """The LLVM modules that make up a kernel, as text, and the name of its function there."""
+    compiler, typing_context, target_context, Collected = _front_end()
+    from numba.core import types
+    from numba.core.compiler_lock import global_compiler_lock
+    from numba.core.cpu_options import FastMathOptions
+    from numba.core.runtime.nrt import rtsys
+
+    flags = compiler.Flags()
+    flags.no_compile = True
+    flags.no_cpython_wrapper = True
+    flags.no_cfunc_wrapper = True
+    flags.no_rewrites = True
+    flags.noalias = True
+    flags.error_model = "numpy"
+    flags.fastmath = FastMathOptions(set(FAST_MATH))
+
+    dtypes = {"f32": types.float32, "f64": types.float64, "i32": types.int32, "i64": types.int64,
+              "u8": types.uint8, "bool": types.boolean}
+    parameters = tuple(pointer_to(dtypes[t[:-1]]) if t.endswith("*") else dtypes[t] for t in signature)
+    library = Collected(target_context.codegen(), name)
+    function = _define(source, name, namespace)
+    try:
+        with global_compiler_lock:
+            result = compiler.compile_extra(typing_context, target_context, function, parameters, types.none, flags, {},
+                                            library=library)
+    except Exception as error:  # Numba's lowering also raises what llvmlite raises
+        raise RuntimeFault(f"kernel {name} does not compile", why=str(error), how=f"its text is\n{source}") from error
+    # Numba links its own reference counting to everything; kernels own nothing.
+    used = [str(other._get_module_for_linking()) for other in library.linked if other is not rtsys.library]
+    return library.texts + used, result.fndesc.llvm_func_name
+
+
+def _entry(symbol: str, function: str, signature: Signature) -> str:
+    """IR text of the exported function: unpack the arguments and call the kernel."""
+    lines = [f"define void @{symbol}(ptr noalias %args) nounwind {{", "  %result = alloca ptr",
+             "  %error = alloca ptr"]
+    # Numba passes two places of its own first, for a result and for an exception.
+    passed = ["ptr %result", "ptr %error"]
+    for i, kind in enumerate(signature):
+        if kind != "i64" and not kind.endswith("*"):
+            raise ValueError(f"a kernel parameter is a pointer or i64, not {kind}")
+        text = "ptr" if kind.endswith("*") else kind
+        lines += [f"  %place{i} = getelementptr inbounds i64, ptr %args, i64 {i}",
+                  f"  %a{i} = load {text}, ptr %place{i}"]
+        passed.append(f"{text} %a{i}")
+    return "\n".join([*lines, f'  call i32 @"{function}"({", ".join(passed)})', "  ret void", "}"])
+
+
+def _module(source: str, name: str, signature: Signature, namespace: Namespace, symbol: str) -> llvm.ModuleRef:
+    texts, function = _numba_ir(source, name, signature, namespace)
+    module = llvm.parse_assembly(texts[0] + "\n" + _entry(symbol, function, signature))
+    for text in texts[1:]:
+        module.link_in(llvm.parse_assembly(text))
+    # Only the entry is seen from outside: the kernel is inlined into it, and what is unused disappears.
+    for value in itertools.chain(module.functions, module.global_variables):
+        if not value.is_declaration and value.name != symbol:
+            value.linkage = "internal"
+    module.verify()
+    machine = _target_machine()
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization = True
+    options.slp_vectorization = True
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+# ----------------------------------------------------------------------------------------------------------- load
+
+_loading = threading.Lock()
+_numbers = itertools.count()
+
+
+@functools.cache
+def _linker() -> Any:
+    # Kernels may call functions of the C library's mathematics, which not every interpreter carries with it.
+    for library in ("libm.so.6", "libm.dylib"):
+        try:
+            llvm.load_library_permanently(library)
+            break
+        except RuntimeError:
+            continue
+    return llvm.create_lljit_compiler(_target_machine(), suppress_errors=True)
+
+
+def load(objects: Mapping[str, bytes]) -> dict[str, int]:
+    """Link object code, given by the symbol it exports, into this process: symbol to address.
+
+    Raises RuntimeFault when the code is broken or refers to a function that this process does not have.
+    """
+    if not objects:
+        return {}
+    with _loading:
+        parts = llvm.JITLibraryBuilder().add_current_process()
+        for symbol, code in objects.items():
+            parts.add_object_img(code).export_symbol(symbol)
+        try:
+            library = parts.link(_linker(), f"kernels{next(_numbers)}")
+        except RuntimeError as error:
+            needed = {name for code in objects.values() for name in _undefined_symbols(code)}
+            missing = sorted(name for name in needed if not llvm.address_of_symbol(name))
+            if missing:
+                raise RuntimeFault("kernels call functions that this process does not have: " + ", ".join(missing),
+                                   why=str(error)) from error
+            raise RuntimeFault("kernels cannot be linked", why=str(error)) from error
+        addresses = {symbol: library[symbol] for symbol in objects}
+        library.detach()  # never unloaded: addresses are handed out freely
+        return addresses
+
+
+def _undefined_symbols(code: bytes) -> list[str]:
+    """The names that object code expects from elsewhere; none if it is not a 64-bit little-endian ELF file."""
+    if code[:6] != b"\x7fELF\x02\x01":
+        return []
+    table_at, = struct.unpack_from("<Q", code, 0x28)
+    entry_size, count = struct.unpack_from("<HH", code, 0x3A)
+    sections = [struct.unpack_from("<IIQQQQIIQQ", code, table_at + i * entry_size) for i in range(count)]
+    names = []
+    for _, kind, _, _, start, size, strings, _, _, _ in sections:
+        if kind == 2:  # the symbol table; `strings` is the section of its names
+            for at in range(start, start + size, 24):
+                name_at, _, _, section = struct.unpack_from("<IBBH", code, at)
+                if section == 0 and name_at:
+                    text_at = sections[strings][4] + name_at
+                    names.append(code[text_at:code.index(b"\0", text_at)].decode())
+    return names
+
+
+# --------------------------------------------------------------------------------------------------------- vocabulary
+
+VOCABULARY = ("graphc.codegen.primitives", "graphc.codegen.vecmath")
+"""The modules whose words kernels use: each offers `jit_namespace()` and `numpy_namespace()`."""
+
+
+def compiled_words(source: str) -> Namespace:
+    """What the free names of a kernel's text mean when it is compiled. Imports Numba."""
+    return _words(source, "jit_namespace")
+
+
+def interpreted_words(source: str) -> Namespace:
+    """What the free names of a kernel's text mean when it is run as Python."""
+    return _words(source, "numpy_namespace")
+
+
+def _words(source: str, of: str) -> Namespace:
+    # A module is imported only for a name that those before it do not have: most kernels need no vector mathematics.
+    wanted = _global_names(compile(source, "<kernel>", "exec")) - {"range"}
+    found: dict[str, Any] = {}
+    for module in VOCABULARY:
+        if wanted - found.keys():
+            offered: Namespace = getattr(importlib.import_module(module), of)()
+            found.update({name: offered[name] for name in wanted - found.keys() if name in offered})
+    return found
+
+
+def _global_names(code: CodeType) -> set[str]:
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return set(code.co_names).union(*map(_global_names, inner))
+
+
+# ------------------------------------------------------------------------------------------------------------- worker
+
+def serve() -> None:
+    """The body of a worker process: compile kernels read from standard input until it ends.
+
+    Pickles on both sides. First True when ready; then, for each (source, name, signature, symbol) read, its object
+    code, or None when it does not compile: whoever asked compiles it again, to see the error.
+    """
+    answers, sys.stdout = sys.stdout.buffer, sys.stderr  # nothing that prints may disturb the answers
+    _warm_up()
+
+    def answer(value: bytes | bool | None) -> None:
+        pickle.dump(value, answers)
+        answers.flush()
+
+    answer(True)
+    while True:
+        try:
+            source, name, signature, symbol = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            answer(compile_kernel(source, name, signature, compiled_words(source), symbol=symbol))
+        except RuntimeFault:
+            answer(None)
+
+
+def _warm_up() -> None:
+    """Make Numba load what it loads for its first function."""
+    compile_kernel("def nothing(n):\n    pass\n", "nothing", ("i64",), {})

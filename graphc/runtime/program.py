@@ -1,0 +1,144 @@
+"""A program: what a compiled entry does, as data. It prints to JSON and needs no compiler to be read.
+
+Buffers are inputs, variables, constants, outputs and temporaries, with symbolic shapes. Instructions run a kernel of
+the generated source, or one of the fixed ones, over buffers; sizes are evaluated when the inputs' shapes are known.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ..graph import dtype as dtypes
+from ..graph.dtype import DType
+from ..graph.size import Size, parse, product
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """An array: kind is input, param, state, const, output or temp; name as the caller or the source knows it."""
+
+    kind: str
+    name: str
+    dtype: DType
+    shape: tuple[Size, ...]
+
+    @cached_property
+    def numel(self) -> Size:
+        return product(self.shape)
+
+    def to_json(self) -> list[Any]:
+        return [self.kind, self.name, self.dtype.name, [str(e) for e in self.shape]]
+
+    @staticmethod
+    def from_json(data: list[Any]) -> Buffer:
+        kind, name, dtype, shape = data
+        return Buffer(kind, name, dtypes.BY_NAME[dtype], tuple(map(parse, shape)))
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """Run `kernel` over arrays, each a buffer and the offset of its first element, and then sizes.
+
+    fixed: the kernel is one of the runtime's own. message: what to say when a check fails.
+    """
+
+    kernel: str
+    arrays: tuple[tuple[int, Size], ...]
+    sizes: tuple[Size, ...]
+    fixed: bool = False
+    message: str = ""
+
+    def to_json(self) -> list[Any]:
+        return [self.kernel, [[b, str(o)] for b, o in self.arrays], [str(s) for s in self.sizes], self.fixed, self.message]
+
+    @staticmethod
+    def from_json(data: list[Any]) -> Instruction:
+        kernel, arrays, sizes, fixed, message = data
+        return Instruction(kernel, tuple((b, parse(o)) for b, o in arrays), tuple(map(parse, sizes)), fixed, message)
+
+
+@dataclass(frozen=True)
+class SizeGuard:
+    """A relation of sizes, `==` or `>=`, to be checked when they are bound, with the message for when it does not hold."""
+
+    left: Size
+    right: Size
+    relation: str
+    message: str
+    where: str
+
+    def holds(self, sizes: Mapping[str, int]) -> bool:
+        left, right = self.left.evaluate(sizes), self.right.evaluate(sizes)
+        return left == right if self.relation == "==" else left >= right
+
+
+@dataclass(frozen=True)
+class Program:
+    """Buffers and instructions of one entry, with the guards of its sizes. Gradients are outputs `grad:NAME`."""
+
+    name: str
+    buffers: tuple[Buffer, ...]
+    instructions: tuple[Instruction, ...]
+    guards: tuple[SizeGuard, ...]
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        return tuple(b.name for b in self.buffers if b.kind == "input")
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(b.name for b in self.buffers if b.kind == "output")
+
+    @cached_property
+    def lifetimes(self) -> dict[int, tuple[int, int]]:
+        """For each temporary the first and last instruction that touches it."""
+        found: dict[int, tuple[int, int]] = {}
+        for at, instruction in enumerate(self.instructions):
+            for buffer, _ in instruction.arrays:
+                if self.buffers[buffer].kind == "temp":
+                    found[buffer] = (found.get(buffer, (at, at))[0], at)
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "buffers": [b.to_json() for b in self.buffers],
+            "instructions": [i.to_json() for i in self.instructions],
+            "guards": [[str(g.left), str(g.right), g.relation, g.message, g.where] for g in self.guards],
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Program:
+        guards = tuple(SizeGuard(parse(a), parse(b), r, m, w) for a, b, r, m, w in data["guards"])
+        return Program(data["name"], tuple(map(Buffer.from_json, data["buffers"])), tuple(map(Instruction.from_json, data["instructions"])), guards)
+
+
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+
+
+def plan_arena(program: Program, sizes: Mapping[str, int]) -> tuple[dict[int, int], int]:
+    """(offset in bytes of each temporary, size of the arena): temporaries that do not live at once share memory.
+
+    Largest first, each at the lowest offset where nothing alive at the same time lies.
+    """
+    spans = []
+    for number, (first, last) in program.lifetimes.items():
+        buffer = program.buffers[number]
+        length = buffer.numel.evaluate(sizes) * buffer.dtype.itemsize
+        spans.append((-(-max(length, 1) // ALIGNMENT) * ALIGNMENT, first, last, number))
+    placed: list[tuple[int, int, int, int]] = []
+    offsets: dict[int, int] = {}
+    total = 0
+    for length, first, last, number in sorted(spans, key=lambda s: (-s[0], s[1])):
+        offset = 0
+        for start, end, other_first, other_last in sorted(placed):
+            if other_first <= last and first <= other_last:
+                if offset + length <= start:
+                    break
+                offset = max(offset, end)
+        offsets[number] = offset
+        placed.append((offset, offset + length, first, last))
+        total = max(total, offset + length)
+    return offsets, total

@@ -1,0 +1,159 @@
+"""Parameters and states: the arrays that live between calls."""
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArtifactError, GraphcError, InputError
+from ..graph.dtype import DType
+from ..graph.size import Size
+
+Array = np.ndarray[Any, Any]
+
+
+class Parameters(Mapping[str, Array]):
+    """name → writable array. Setting copies into the array, so that its memory stays where it is."""
+
+    def __init__(self, arrays: dict[str, Array], trainable: Mapping[str, bool]):
+        self._arrays = arrays
+        self.trainable = dict(trainable)
+
+    def __getitem__(self, name: str) -> Array:
+        try:
+            return self._arrays[name]
+        except KeyError:
+            raise unknown("parameter", name, self._arrays) from None
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        target, new = self[name], np.asarray(value)
+        if new.shape != target.shape:
+            raise InputError(f"the parameter {name!r} has the shape {target.shape}, not {new.shape}")
+        if not target.flags.writeable:
+            raise InputError(f"the parameter {name!r} is frozen", how="call thaw() on the model first")
+        target[...] = new
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._arrays
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{n}: {a.dtype}{list(a.shape)}{'' if self.trainable[n] else ' (not trainable)'}" for n, a in self._arrays.items())
+
+
+def unknown(kind: str, name: str, known: Mapping[str, Any] | list[str] | tuple[str, ...]) -> GraphcError:
+    """The error for a name that is none, with the nearest one."""
+    near = get_close_matches(str(name), list(known), 1)
+    return InputError(f"there is no {kind} {name!r}", how=f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known) or 'none'}")
+
+
+def allocate(shapes: Mapping[str, tuple[DType, tuple[int, ...]]]) -> dict[str, Array]:
+    """Zeroed arrays, those of one type side by side in one block, each at a multiple of 64 bytes."""
+    result: dict[str, Array] = {}
+    for dtype in {d for d, _ in shapes.values()}:
+        mine = {n: s for n, (d, s) in shapes.items() if d is dtype}
+        step = 64 // dtype.itemsize
+        lengths = {n: -(-int(np.prod(s, dtype=np.int64)) // step) * step for n, s in mine.items()}
+        block = np.zeros(sum(lengths.values()) + step, dtype.numpy)
+        at = -block.ctypes.data % 64 // dtype.itemsize
+        for name, shape in mine.items():
+            result[name] = block[at:at + int(np.prod(shape, dtype=np.int64))].reshape(shape)
+            at += lengths[name]
+    return {name: result[name] for name in shapes}
+
+
+class States:
+    """States by name. One with a symbolic shape is made when the sizes are first known."""
+
+    def __init__(self, declared: Mapping[str, tuple[DType, tuple[Size, ...]]], initial: Mapping[str, Array]):
+        self.declared = dict(declared)
+        self.initial = dict(initial)
+        self.arrays: dict[str, Array] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the beginning; arrays keep their memory."""
+        for name, (dtype, shape) in self.declared.items():
+            if name in self.arrays:
+                self.arrays[name][...] = self.initial.get(name, 0)
+            elif all(e.constant is not None for e in shape):
+                self.arrays[name] = np.zeros(tuple(map(int, shape)), dtype.numpy)
+                self.arrays[name][...] = self.initial.get(name, 0)
+
+    def get(self, name: str, sizes: Mapping[str, int]) -> Array:
+        """The array of a state for given sizes; InputError where it was made for others."""
+        dtype, symbolic = self.declared[name]
+        shape = tuple(e.evaluate(sizes) for e in symbolic)
+        if name not in self.arrays:
+            self.arrays[name] = np.zeros(shape, dtype.numpy)
+            self.arrays[name][...] = self.initial.get(name, 0)
+        if self.arrays[name].shape != shape:
+            raise InputError(f"the state {name!r} has the shape {self.arrays[name].shape}, these inputs need {shape}",
+                             how="call with the same sizes as before, or reset() and forget() the states")
+        return self.arrays[name]
+
+    def forget(self) -> None:
+        """Drop states of symbolic shape, so that the next call may have other sizes."""
+        self.arrays = {n: a for n, a in self.arrays.items() if all(e.constant is not None for e in self.declared[n][1])}
+
+
+def save(path: str | Path, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> None:
+    """Write arrays to a safetensors file, atomically."""
+    from safetensors.numpy import save as encode
+
+    target = Path(path)
+    data = encode({n: np.ascontiguousarray(a) for n, a in arrays.items()}, dict(metadata) if metadata else None)
+    write_atomically(target, data)
+
+
+def write_atomically(target: Path, data: bytes) -> None:
+    """Write beside the target and move there: nobody ever sees half a file. ArtifactError where that fails."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, target)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise ArtifactError(f"{target} cannot be written: {error.strerror or error}", how="choose a folder that can be written") from error
+
+
+def load(path: str | Path) -> tuple[dict[str, Array], dict[str, str]]:
+    """The arrays and the metadata of a safetensors file. ArtifactError where it cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+    except FileNotFoundError as error:
+        raise ArtifactError(f"there is no parameter file {path}") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtifactError(f"the parameter file {path} cannot be read: {error}", how="it is truncated or no safetensors file; save it again") from error
+
+
+def assign(targets: Mapping[str, Array], loaded: Mapping[str, Array], path: str | Path) -> None:
+    """Copy loaded arrays into parameters: all of them, or none and an error that lists every misfit."""
+    problems = [f"{n!r} is missing" for n in targets if n not in loaded]
+    problems += [f"{n!r} is not a parameter of this model" for n in loaded if n not in targets]
+    problems += [f"{n!r} has the shape {loaded[n].shape}, the model's is {a.shape}" for n, a in targets.items() if n in loaded and loaded[n].shape != a.shape]
+    if problems:
+        raise ArtifactError(f"the parameters in {path} do not fit: {'; '.join(problems)}", how="load parameters saved from the same model and hyperparameters")
+    for name, array in targets.items():
+        array[...] = loaded[name]

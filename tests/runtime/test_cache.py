@@ -1,0 +1,260 @@
+"""The cache of compiled kernels: keys, files, damage, unwritable folders, several processes, worker processes."""
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import numpy as np
+import pytest
+
+from graphc.errors import RuntimeFault
+from graphc.runtime import cache, jit
+from graphc.runtime.cache import KernelSource, build, get, key_of, put
+
+
+@pytest.fixture(autouse=True)
+def empty(tmp_path, monkeypatch):
+    """A cache folder of the test's own, and a process that has linked nothing yet."""
+    monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "_addresses", {})
+    monkeypatch.setattr(cache, "_objects", {})
+    monkeypatch.setattr(cache, "_warned", False)
+    return tmp_path / "cache"
+
+
+def add(constant, name="add"):
+    source = f"def {name}(x, n):\n    for i in range(n):\n        x[i] = x[i] + f32({constant})\n"
+    return KernelSource(name, source, ("f32*", "i64"))
+
+
+def run(address):
+    x = np.zeros(3, np.float32)
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)((ctypes.c_int64 * 2)(x.ctypes.data, x.size))
+    return x.tolist()
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    """The names of the kernels that this process compiled."""
+    names = []
+    compile_kernel = jit.compile_kernel
+
+    def count(source, name, *rest, **options):
+        names.append(name)
+        return compile_kernel(source, name, *rest, **options)
+
+    monkeypatch.setattr(jit, "compile_kernel", count)
+    return names
+
+
+def test_key_depends_on_all_that_matters(monkeypatch):
+    base = ("def k(x): pass", "k", ("f32*",))
+    keys = {key_of(*base), key_of("def k(x): return", "k", ("f32*",)), key_of("def k(x): pass", "j", ("f32*",)),
+            key_of("def k(x): pass", "k", ("f64*",)), key_of("def k(x): pass", "k", ("f32*", "i64"))}
+    assert len(keys) == 5 and all(len(key) == 64 for key in keys)
+    assert key_of(*base) in keys
+    environment = cache._environment()
+    for i in range(len(environment)):
+        changed = (*environment[:i], environment[i] + "x", *environment[i + 1:])
+        monkeypatch.setattr(cache, "_environment", lambda changed=changed: changed)
+        keys.add(key_of(*base))
+    assert len(keys) == 5 + len(environment) == 11  # codegen, python, numba, llvmlite, processor, its features
+
+
+def test_codegen_version_is_the_text_of_the_words(monkeypatch, tmp_path):
+    files = ("runtime/jit.py", "codegen/primitives.py", "codegen/vecmath/functions.py")
+    package = tmp_path / "graphc"
+    for part in ("runtime", "codegen/vecmath"):
+        (package / part).mkdir(parents=True)
+    for file in files:
+        (package / file).write_text("one")
+    monkeypatch.setattr(cache, "__file__", str(package / "runtime" / "cache.py"))
+    cache.codegen_version.cache_clear()
+    seen = {cache.codegen_version()}
+    for file in files:
+        (package / file).write_text("two")
+        cache.codegen_version.cache_clear()
+        seen.add(cache.codegen_version())
+    cache.codegen_version.cache_clear()
+    assert len(seen) == 4
+
+
+def test_put_and_get(empty):
+    assert get("ab" * 32) is None
+    put("ab" * 32, b"code")
+    assert get("ab" * 32) == b"code"
+    assert [p.suffix for p in empty.rglob("*") if p.is_file()] == [".o"]
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b + b"x", lambda b: b"", lambda b: b"other" + b[5:],
+                                    lambda b: b[:-3] + bytes([b[-3] ^ 1]) + b[-2:]])
+def test_damaged_entry_is_dropped(empty, damage):
+    put("cd" * 32, b"object code")
+    path, = empty.rglob("*.o")
+    path.write_bytes(damage(path.read_bytes()))
+    assert get("cd" * 32) is None
+    assert not path.exists()
+
+
+def test_damaged_entry_is_built_again(empty, compilations, monkeypatch):
+    build([add(1)])
+    path, = empty.rglob("*.o")
+    path.write_bytes(path.read_bytes()[:-40])
+    monkeypatch.setattr(cache, "_addresses", {})
+    assert run(build([add(1)])["add"]) == [1] * 3
+    assert compilations == ["add", "add"]
+    assert get(add(1).key) is not None
+
+
+def test_build_compiles_once(compilations):
+    first = build([add(2), add(3, "other")])
+    assert run(first["add"]) == [2] * 3 and run(first["other"]) == [3] * 3
+    assert build([add(2)]) == {"add": first["add"]}
+    assert sorted(compilations) == ["add", "other"]
+
+
+def test_same_name_different_text():
+    one, two = build([add(4)])["add"], build([add(5)])["add"]
+    assert add(4).symbol != add(5).symbol
+    assert run(one) == [4] * 3 and run(two) == [5] * 3
+    with pytest.raises(ValueError, match="two different kernels are named add"):
+        build([add(4), add(5)])
+    assert build([add(4), add(4)]) == {"add": one}
+
+
+def test_next_process_compiles_nothing(empty):
+    build([add(6)])
+    script = f"""
+        import sys
+        from graphc.runtime import cache
+        kernel = cache.{add(6)!r}
+        assert cache.build([kernel])[kernel.name] > 0
+        assert "numba" not in sys.modules, "numba was imported"
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
+
+
+def test_progress_is_told():
+    calls = []
+    build([add(7), add(8, "other")], lambda *call: calls.append(call))
+    assert calls == [(1, 2, "add"), (2, 2, "other")]
+    build([add(7)], lambda *call: pytest.fail("nothing was compiled"))
+
+
+def test_folder_that_cannot_be_written_warns_once(tmp_path, monkeypatch, compilations):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.warns(RuntimeWarning, match="GRAPHC_CACHE_DIR") as caught:
+        assert run(build([add(9)])["add"]) == [9] * 3
+        build([add(10)])
+    assert len(caught) == 1
+    assert get(add(9).key) is not None  # kept in memory
+    build([add(9)])
+    assert compilations == ["add", "add"]
+
+
+def test_error_of_one_kernel_reaches_the_caller():
+    bad = KernelSource("bad", "def bad(x):\n    x[0] = nonsense\n", ("f32*",))
+    with pytest.raises(RuntimeFault, match="kernel bad does not compile"):
+        build([add(11), bad])
+    assert get(add(11).key) is not None  # what was done is kept
+
+
+def many(count):
+    return [add(i, f"add_{i}") for i in range(count)]
+
+
+def wait_for_workers(monkeypatch):
+    """Let every worker be ready, and so have a share, before the work begins; returns those started."""
+    started = []
+    make = cache._Worker.__init__
+
+    def start(self, *arguments):
+        make(self, *arguments)
+        while not self._ready and self.is_alive():
+            self.join(0.01)
+        started.append(self)
+
+    monkeypatch.setattr(cache._Worker, "__init__", start)
+    return started
+
+
+def test_worker_processes_share_the_work(monkeypatch, compilations):
+    monkeypatch.setattr(cache, "KERNELS_A_WORKER", 2)
+    monkeypatch.setattr(cache, "_processors", lambda: 2)
+    started = wait_for_workers(monkeypatch)
+    calls = []
+    addresses = build(many(12), lambda *call: calls.append(call))
+    assert [run(addresses[f"add_{i}"])[0] for i in range(12)] == list(range(12))
+    assert sorted(done for done, _, _ in calls) == list(range(1, 13))
+    assert 0 < len(compilations) < 12
+    assert started[0]._process.returncode is not None  # no process is left behind
+
+
+FAILING_WORKERS = {
+    "does not start": "raise SystemExit(1)",
+    "dies at its first kernel": "tell(True); load()",
+    "answers nonsense": "tell(True); load(); sys.stdout.buffer.write(b'nonsense'); sys.stdout.flush()",
+    "compiles nothing": """
+tell(True)
+while True:
+    load(); tell(None)
+""",
+}
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("body", FAILING_WORKERS.values(), ids=FAILING_WORKERS.keys())
+def test_worker_that_fails_does_no_harm(monkeypatch, tmp_path, compilations, body):
+    monkeypatch.setattr(cache, "KERNELS_A_WORKER", 2)
+    monkeypatch.setattr(cache, "_processors", lambda: 3)
+    worker = tmp_path / "worker"
+    worker.write_text(f"#!{sys.executable}\n" + textwrap.dedent("""
+        import pickle, sys
+        load = lambda: pickle.load(sys.stdin.buffer)
+        def tell(value):
+            pickle.dump(value, sys.stdout.buffer)
+            sys.stdout.flush()
+        """) + body)
+    worker.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(worker))
+    wait_for_workers(monkeypatch)
+    assert len(build(many(6))) == 6
+    assert sorted(compilations) == [f"add_{i}" for i in range(6)]
+
+
+def test_error_with_workers(monkeypatch):
+    monkeypatch.setattr(cache, "KERNELS_A_WORKER", 2)
+    monkeypatch.setattr(cache, "_processors", lambda: 2)
+    bad = KernelSource("bad", "def bad(x):\n    x[0] = nonsense\n", ("f32*",))
+    with pytest.raises(RuntimeFault, match="kernel bad does not compile"):
+        build([*many(6), bad, *many(3)])
+
+
+def test_processes_side_by_side(empty, tmp_path):
+    script = tmp_path / "script.py"  # without a main guard, as people write them
+    script.write_text(textwrap.dedent("""
+        from graphc.runtime import cache
+        cache.KERNELS_A_WORKER = 2
+        kernels = [cache.KernelSource(f"k{i}", f"def k{i}(x):\\n    x[0] = f32({i})\\n", ("f32*",)) for i in range(4)]
+        print(len(cache.build(kernels)))
+    """))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        processes = [subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+                     for _ in range(3)]
+        assert [process.communicate()[0] for process in processes] == ["4\n"] * 3
+    assert not list(empty.rglob("*.part"))
+    assert len(list(empty.rglob("*.o"))) == 4
+
+
+def test_folder_default(monkeypatch, tmp_path):
+    monkeypatch.delenv("GRAPHC_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache.folder() == tmp_path / "graphc"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache.folder() == tmp_path / ".cache" / "graphc"

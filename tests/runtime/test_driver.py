@@ -1,0 +1,211 @@
+"""The driver, and the fixed kernels against their Python twins and NumPy."""
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from graphc.runtime import driver
+from graphc.runtime.cache import KernelSource, build
+from graphc.runtime.driver import Call, Program, encode, fixed_kernels, fixed_sources, trailing
+from graphc.runtime.library import LIBRARY
+
+DTYPES = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def folder(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRAPHC_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def program(*calls, n_slots=8, bound=()):
+    """A program of (kernel name or address, arguments); bound arrays lie in slots 2, 3, …"""
+    made = Program([Call(fixed_kernels(f)[f] if isinstance(f, str) else f, tuple(a)) for f, a in calls], n_slots)
+    for slot, array in enumerate(bound, 2):
+        made.bind(slot, array)
+    made.kept = bound
+    return made
+
+
+def call_fixed(name, arrays, integers):
+    """Run one fixed kernel on arrays, then integers."""
+    slots = [(slot, 0) for slot in range(2, 2 + len(arrays))]
+    numbers = [(0, int(v)) for v in (*integers, *trailing(name))]
+    made = program((name, [*slots, *numbers]), bound=arrays)
+    return made.run()
+
+
+def filled(slot, offset, count, value):
+    return ("fill_32", [(slot, offset), (0, count), (0, value)])
+
+
+# ------------------------------------------------------------------------------------------------------------ driver
+
+def test_runs_in_order_with_offsets():
+    x = np.zeros(8, np.int32)
+    made = program(filled(2, 0, 8, 1), filled(2, 8, 3, 5), filled(2, 12, 1, -7), bound=[x])
+    assert made.run() == 0
+    assert x.tolist() == [1, 1, 5, -7, 5, 1, 1, 1]
+
+
+def test_slots_can_be_bound_again():
+    x, y = np.zeros(2, np.int32), np.zeros(2, np.int32)
+    made = program(filled(2, 0, 2, 3), bound=[x])
+    made.run()
+    made.bind(2, y)
+    x[:] = 0
+    made.run()
+    assert x.tolist() == [0, 0] and y.tolist() == [3, 3]
+
+
+def test_empty_program():
+    assert program().run() == 0
+
+
+def test_largest_number_of_arguments():
+    n = driver.SCRATCH_WORDS
+    names = ", ".join(f"a{i}" for i in range(n - 1))
+    source = f"def many(out, {names}):\n    out[0] = {' + '.join(f'a{i}' for i in range(n - 1))}\n"
+    address = build([KernelSource("many", source, ("i64*",) + ("i64",) * (n - 1))])["many"]
+    out = np.zeros(1, np.int64)
+    program((address, [(2, 0), *((0, i) for i in range(n - 1))]), bound=[out]).run()
+    assert out[0] == sum(range(n - 1))
+    with pytest.raises(ValueError, match=f"at most {n} arguments"):
+        encode([Call(address, ((0, 0),) * (n + 1))])
+
+
+def test_encoding():
+    assert encode([Call(100, ((2, 8), (0, 5))), Call(200, ())]).tolist() == [100, 2, 2, 8, 0, 5, 200, 0]
+
+
+def test_stops_at_a_fault_and_recovers():
+    index, x = np.array([3, 9, -1], np.int64), np.zeros(1, np.int32)
+    check = ("check_index_i64", [(2, 0), (driver.STATUS_SLOT, 0), (0, 3), (0, 5), (0, 42)])
+    made = program(check, filled(3, 0, 1, 1), bound=[index, x])
+    assert made.run() == 42
+    assert made.status == (42, 9, 5, 1)
+    assert x[0] == 0
+    index[1] = 4
+    assert made.run() == 42 and made.status == (42, -1, 5, 2)
+    index[2] = 0
+    assert made.run() == 0 and x[0] == 1
+
+
+def test_programs_are_independent():
+    x, y = np.zeros(1, np.int32), np.zeros(1, np.int32)
+    first, second = program(filled(2, 0, 1, 1), bound=[x]), program(filled(2, 0, 1, 2), bound=[y])
+    first.run(), second.run(), first.run()
+    assert (x[0], y[0]) == (1, 2)
+
+
+# ---------------------------------------------------------------------------------------------------- fixed kernels
+
+def test_every_fixed_kernel_has_its_twin():
+    assert set(fixed_sources()) == {*LIBRARY, "run"}
+    for name, source in fixed_sources().items():
+        assert f"def {name}(" in source.source
+
+
+SHAPES = [(1, 1, 1), (1, 7, 5), (7, 1, 5), (3, 4, 5), (33, 65, 17), (1, 1, 9), (64, 64, 64), (4, 3, 0), (0, 3, 2),
+          (3, 0, 2), (1, 5, 0), (5, 1, 0)]
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gemm(shape, dtype):
+    m, n, k = shape
+    rng = np.random.default_rng(m + n + k)
+    for trans_a, trans_b, accumulate, pad in itertools.product((0, 1), (0, 1), (0, 1), (0, 3)):
+        a = rng.standard_normal((k, m + pad) if trans_a else (m, k + pad)).astype(DTYPES[dtype])
+        b = rng.standard_normal((n, k + pad) if trans_b else (k, n + pad)).astype(DTYPES[dtype])
+        # What is not accumulated to is not read: it may hold anything.
+        c = rng.standard_normal((m, n + pad)).astype(DTYPES[dtype])
+        if not accumulate:
+            c[:, :n] = np.nan
+        op_a = a[:, :m].T if trans_a else a[:, :k]
+        op_b = b[:, :k].T if trans_b else b[:, :n]
+        expected = c.copy()
+        expected[:, :n] = op_a @ op_b + (c[:, :n] if accumulate else 0)
+        twin = c.copy()
+        integers = (m, n, k, a.shape[1], b.shape[1], c.shape[1], trans_a, trans_b, accumulate)
+        assert call_fixed(f"gemm_{dtype}", [a, b, c], integers) == 0
+        LIBRARY[f"gemm_{dtype}"](a.ravel(), b.ravel(), twin.reshape(-1), *integers, 0, 0)
+        tolerance = dict(rtol=1e-4, atol=1e-4) if dtype == "f32" else dict(rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(c, expected, **tolerance, err_msg=str(integers))
+        np.testing.assert_allclose(twin, expected, **tolerance, err_msg=str(integers))
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_gemm_spreads_infinity_and_nan(dtype):
+    a = np.array([[1, np.inf], [np.nan, 1]], DTYPES[dtype])
+    b, c = np.ones((2, 2), DTYPES[dtype]), np.zeros((2, 2), DTYPES[dtype])
+    call_fixed(f"gemm_{dtype}", [a, b, c], (2, 2, 2, 2, 2, 2, 0, 0, 0))
+    np.testing.assert_array_equal(c, [[np.inf, np.inf], [np.nan, np.nan]])
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.parametrize("shared", ["none", "a", "b", "c"])
+def test_gemm_batch(dtype, shared):
+    batch, m, n, k = 5, 6, 7, 8
+    rng = np.random.default_rng(3)
+    a = rng.standard_normal((batch, m, k)).astype(DTYPES[dtype])
+    b = rng.standard_normal((batch, n, k)).astype(DTYPES[dtype])
+    c = rng.standard_normal((batch, m, n)).astype(DTYPES[dtype])
+    strides = [0 if shared == name else x[0].size for name, x in (("a", a), ("b", b), ("c", c))]
+    used_a = np.broadcast_to(a[:1], a.shape) if shared == "a" else a
+    used_b = np.broadcast_to(b[:1], b.shape) if shared == "b" else b
+    products = np.einsum("gik,gjk->gij", used_a, used_b)
+    expected = c.copy()
+    if shared == "c":
+        expected[0] += products.sum(0)
+    else:
+        expected += products
+    twin = c.copy()
+    integers = (m, n, k, k, k, n, 0, 1, 1, batch, *strides)
+    assert call_fixed(f"gemm_batch_{dtype}", [a, b, c], integers) == 0
+    LIBRARY[f"gemm_batch_{dtype}"](a.ravel(), b.ravel(), twin.reshape(-1), *integers)
+    np.testing.assert_allclose(c, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(twin, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["i32", "i64"])
+@pytest.mark.parametrize("bad, expected", [({}, (0, 0, 0, 0)), ({4: 10}, (7, 10, 10, 4)), ({99: -1}, (7, -1, 10, 99)),
+                                           ({50: -3, 3: 11}, (7, 11, 10, 3)), ({0: 2**31 - 1}, (7, 2**31 - 1, 10, 0))])
+def test_check_index(dtype, bad, expected):
+    index = np.arange(100, dtype=DTYPES[dtype]) % 10
+    for position, value in bad.items():
+        index[position] = value
+    status, twin = np.zeros(4, np.int64), np.zeros(4, np.int64)
+    call_fixed(f"check_index_{dtype}", [index, status], (100, 10, 7))
+    LIBRARY[f"check_index_{dtype}"](index, twin, 100, 10, 7)
+    assert tuple(status) == tuple(twin) == expected
+
+
+def test_check_index_looks_at_count_alone():
+    index, status = np.array([1, 2, 99]), np.zeros(4, np.int64)
+    call_fixed("check_index_i64", [index, status], (2, 3, 7))
+    assert not status.any()
+
+
+@pytest.mark.parametrize("dtype, value", [("u1", 200), ("?", True), ("f4", 1.5), ("i4", -3), ("f8", np.inf), ("i8", -2)])
+def test_fill(dtype, value):
+    out = np.zeros(37, dtype)
+    twin = out.copy()
+    bits = int(np.array([value], dtype).view(f"i{out.itemsize}")[0])
+    name = f"fill_{8 * out.itemsize}"
+    call_fixed(name, [out], (30, bits))
+    LIBRARY[name](twin, 30, bits)
+    for result in (out, twin):
+        assert (result[:30] == value).all() and not result[30:].any()
+
+
+def test_copy():
+    source, out = np.arange(20, dtype=np.float32), np.zeros(20, np.float32)
+    twin = out.copy()
+    call_fixed("copy", [out, source], (15 * 4,))
+    LIBRARY["copy"](twin, source, 15 * 4)
+    for result in (out, twin):
+        assert result.tolist() == [*range(15), 0, 0, 0, 0, 0]
