@@ -36,7 +36,7 @@ _HOMES = {
     ".derivatives.partials": ("op",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_MODULES = {"nn": ".nn", "init": ".frontend.init", "testing": ".testing"}
+_MODULES = {"nn": ".nn", "init": ".frontend.init", "testing": ".testing", "train": ".train"}
 
 __all__ = [*_HOME, *_MODULES]
 

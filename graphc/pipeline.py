@@ -150,6 +150,8 @@ def _ancestors(graph: Graph, node: Node) -> list[Node]:
 def lower(graph: Graph, *, check: bool = False, fired: Counter[str] | None = None, stop_after: str | None = None) -> tuple[Graph, Schedule | None]:
     """Run the stages on a traced graph, up to `stop_after`. (the graph, its schedule if it came so far)"""
     graph = replace(graph, tables=graph.tables.copy())
+    for name, node in graph.outputs.items():
+        graph.tables.names.setdefault(node, name)
     for stage, run in (("trace", lambda g: g), ("canonical", lambda g: canonicalise(g, fired)), ("stabilised", lambda g: stabilised(g, fired)),
                        ("differentiated", expand), ("optimised", lambda g: optimise(g, fired))):
         graph = run(graph)

@@ -5,7 +5,7 @@ the rest. Anything else, a scatter or a strided write, stays a `formula` node, w
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..graph import scalar as sc
@@ -16,7 +16,7 @@ from ..graph.scalar import Scalar
 from ..graph.size import Size, size
 from ..ops import build
 from ..ops.contract import LETTERS
-from .rule import drop_units, is_masked
+from .rule import drop_units
 
 
 def emit(clause: Clause, operands: Sequence[Node], kind: TensorType, *, contraction: bool = False) -> Node:
@@ -31,9 +31,7 @@ def emit(clause: Clause, operands: Sequence[Node], kind: TensorType, *, contract
     placed = _placed(clause, kind)
     if placed is None or _has_index(clause.body):
         return _formula(clause, operands, kind, injective=_is_injective(clause))
-    # a contraction hands its operands over whole; elsewhere a mask stays in sight
-    mover = _move_whole if contraction and len(clause.reads) > 1 else move
-    aligned = [_align(read, operands[read.operand], clause.box, mover) for read in clause.reads]
+    aligned = [_align(read, operands[read.operand], clause.box) for read in clause.reads]
     if any(a is None for a in aligned):
         return _formula(clause, operands, kind, injective=placed is not None and len(placed) == len(clause.box))
     nodes = [a for a in aligned if a is not None]
@@ -46,40 +44,9 @@ def emit(clause: Clause, operands: Sequence[Node], kind: TensorType, *, contract
     else:
         value = _elementwise(clause.body, nodes)
         shape = tuple(clause.box)
-        value = broadcast(value, tuple(e for e in shape)) if not summed else _sum(value, summed, shape)
+        value = build.broadcast_to(value, shape) if not summed else _sum(value, summed, shape)
         value = build.transpose(value, [sorted(kept).index(axis) for axis in kept])
-    return move(value, lambda n: build.reshape(n, kind.shape))
-
-
-# -- masks: where(condition, value, 0) -------------------------------------------------------------------------------
-def mask_of(node: Node) -> tuple[Node, Node, Node] | None:
-    """(condition, a, b) of a choice with a zero in one branch, else None."""
-    if node.op == "where" and any(build.const_value(_under_broadcast(b)) == 0 for b in node.operands[1:]):
-        condition, a, b = node.operands
-        # the zero branch as a plain number, whatever shape it was spread to
-        return condition, *(build.const(0, node.dtype) if build.const_value(_under_broadcast(n)) == 0 else n for n in (a, b))
-    return None
-
-
-def _under_broadcast(node: Node) -> Node:
-    while node.op in ("broadcast_to", "reshape"):
-        node = node.operands[0]
-    return node
-
-
-def move(node: Node, movement: Callable[[Node], Node]) -> Node:
-    """Move the elements of a value so that its mask stays in sight: where(c, a, 0) moves as where(c′, a′, 0)."""
-    masked = mask_of(node)
-    if masked is None:
-        return movement(node)
-    moved = [n if build.const_value(n) == 0 else movement(build.broadcast_to(n, node.shape)) for n in masked]
-    return build.make("where", *moved)
-
-
-def broadcast(node: Node, shape: tuple[Size, ...]) -> Node:
-    if node.shape == shape:
-        return node
-    return move(node, lambda n: build.broadcast_to(n, shape))
+    return build.reshape(value, kind.shape)
 
 
 # -- analysis of a clause --------------------------------------------------------------------------------------------
@@ -143,13 +110,6 @@ def _is_injective(clause: Clause) -> bool:
 
 def _formula(clause: Clause, operands: Sequence[Node], kind: TensorType, injective: bool) -> Node:
     """The clause as a node of its own, over only the operands that it uses."""
-    if injective and is_masked(clause.body) and all(a.op in ("arg", "const") for a in clause.body.args) and clause.body.args[0].dtype is bool_:
-        # a masked value that moves: mask and value move alike, and the mask stays in sight
-        condition, a, b = clause.body.args
-        other = b if sc.is_const(a, 0) else a
-        mask = _mask_clause(clause, condition, negate=sc.is_const(a, 0))
-        return build.make("where", emit(mask, operands, TensorType(bool_, kind.shape)),
-                          emit(replace(clause, body=other), operands, kind), build.full(0, kind.shape, kind.dtype))
     used: dict[int, int] = {}
 
     def place(operand: int) -> int:
@@ -166,16 +126,8 @@ def _formula(clause: Clause, operands: Sequence[Node], kind: TensorType, injecti
     return Node("formula", tuple(operands[o] for o in used), kind, formula=formula, shape=kind.shape)
 
 
-def _mask_clause(clause: Clause, condition: Scalar, negate: bool) -> Clause:
-    return replace(clause, body=Scalar("logical_not", (condition,), bool_) if negate else condition)
-
-
 # -- building nodes --------------------------------------------------------------------------------------------------
-def _move_whole(node: Node, movement: Callable[[Node], Node]) -> Node:
-    return movement(node)
-
-
-def _align(read: Read, operand: Node, box: Sequence[Size], move: Callable[[Node, Callable[[Node], Node]], Node]) -> Node | None:
+def _align(read: Read, operand: Node, box: Sequence[Size]) -> Node | None:
     """The operand with its axes in the order of the box and length 1 where it does not vary; None if it cannot be."""
     if not all(isinstance(i, Affine) and len(i.axes) <= 1 for i in read.map):
         return None
@@ -188,12 +140,12 @@ def _align(read: Read, operand: Node, box: Sequence[Size], move: Callable[[Node,
     steps = tuple(size(1) if a is None else i.coefficient(a) for i, a in zip(indices, axes, strict=True))
     starts = tuple(i.constant for i in indices)
     if wanted != operand.shape or any(s != 1 for s in steps) or any(s != 0 for s in starts):
-        operand = move(operand, lambda n: build.make("slice", n, start=starts, step=steps, shape=wanted))
-    operand = move(operand, lambda n: build.reshape(n, tuple(box[a] for a in used)))
+        operand = build.make("slice", operand, start=starts, step=steps, shape=wanted)
+    operand = build.reshape(operand, tuple(box[a] for a in used))
     order = sorted(range(len(used)), key=lambda d: used[d])
-    operand = move(operand, lambda n: build.transpose(n, order))
+    operand = build.transpose(operand, order)
     shape = tuple(box[a] if a in used else size(1) for a in range(min(used, default=len(box)), len(box)))
-    return move(operand, lambda n: build.reshape(n, shape))
+    return build.reshape(operand, shape)
 
 
 def _elementwise(body: Scalar, nodes: Sequence[Node]) -> Node:

@@ -12,8 +12,9 @@ from ..graph.node import Node, postorder
 from ..graph.scalar import Scalar
 from ..ops import build
 from ..ops.table import row_of
-from .emit import broadcast, emit, mask_of, move
-from .rule import adjoint, chosen
+from .emit import emit
+from .rule import adjoint, chosen, derivative
+from .support import Support, severity
 
 
 def gradients(y: Node, wrt: Iterable[Node], tables: SideTables | None = None) -> dict[Node, Node]:
@@ -28,6 +29,7 @@ def gradients(y: Node, wrt: Iterable[Node], tables: SideTables | None = None) ->
     for node in order:
         if node in targets or any(o in needed for o in node.operands):
             needed.add(node)
+    support = Support({n.operands[0] for n in order if n.op == "where"})
     cotangents: dict[Node, Node] = {y: build.const(1, y.dtype)}
     for node in reversed(order):
         if node not in cotangents or node not in needed:
@@ -35,10 +37,10 @@ def gradients(y: Node, wrt: Iterable[Node], tables: SideTables | None = None) ->
         for position, operand in enumerate(node.operands):
             if operand not in needed or not operand.dtype.is_float:
                 continue
-            contribution = pullback(node, position, cotangents[node])
+            contribution = pullback(node, position, cotangents[node], support)
             if contribution is None:
                 continue
-            total = add(cotangents[operand], contribution) if operand in cotangents else contribution
+            total = build.make("add", cotangents[operand], contribution) if operand in cotangents else contribution
             if tables is not None:
                 for new in postorder([total]):
                     if new not in known:
@@ -48,29 +50,7 @@ def gradients(y: Node, wrt: Iterable[Node], tables: SideTables | None = None) ->
     return {x: cotangents[x] if x in cotangents and x in needed else build.full(0, x.shape, x.dtype) for x in targets}
 
 
-def add(a: Node, b: Node) -> Node:
-    """The sum of two cotangents; of masked ones under both masks, so that no mask is lost."""
-    masks = mask_of(a), mask_of(b)
-    if masks[0] is None or masks[1] is None or a.shape != b.shape:
-        return build.make("add", a, b)
-    active = [_active(m) for m in masks if m is not None]
-    if active[0] is active[1]:
-        condition = active[0]
-        values = [m[1] if build.const_value(m[1]) != 0 else m[2] for m in masks if m is not None]
-        total = build.make("add", *values)
-    else:
-        condition = build.make("logical_or", *active)
-        total = build.make("add", a, b)
-    return build.make("where", condition, total, build.const(0, a.dtype))
-
-
-def _active(mask: tuple[Node, Node, Node]) -> Node:
-    """The condition under which a masked value counts."""
-    condition, a, _ = mask
-    return build.make("logical_not", condition) if build.const_value(a) == 0 else condition
-
-
-def pullback(node: Node, position: int, cotangent: Node) -> Node | None:
+def pullback(node: Node, position: int, cotangent: Node, support: Support) -> Node | None:
     """The cotangent of one operand of a node; None where the node does not depend on it smoothly."""
     row = row_of(node.op)
     if node.op == "grad":
@@ -78,52 +58,48 @@ def pullback(node: Node, position: int, cotangent: Node) -> Node | None:
     if not row.differentiable:
         return None
     if row.vjp is not None:
-        vjp = row.vjp
-        return move(cotangent, lambda n: vjp(node, position, n))
+        return row.vjp(node, position, cotangent)
     formula = row.formula(node)
     if formula is None or formula.reduce not in ("assign", "sum", "max", "min"):
         raise DerivativeError(f"{node.op} has no derivative rule")
-    operand = node.operands[position]
     total: Node | None = None
-    for stated in formula.clauses:
-        clause = _with_constants(stated, node.operands)
+    for clause in formula.clauses:
         for k, read in enumerate(clause.reads):
-            if read.operand != position:
-                continue
-            operands = [*node.operands, node]
-            extra = [Read(len(node.operands), clause.write)]
-            stored = sc.arg(len(clause.reads), node.dtype) if formula.reduce == "assign" else None
-            seed = _seed(cotangent, operands, extra, clause, formula.reduce)
-            if formula.reduce in ("max", "min"):
-                signed = node.operands[0] if formula.reduce == "max" else build.make("neg", node.operands[0])
-                operands.append(build.make("argmax", signed, axes=node.attr("axes")))
-                extra.append(Read(len(operands) - 1, clause.write))
-                first = sc.arg(len(clause.reads) + len(extra) - 1, operands[-1].dtype)
-                seed = chosen(clause, len(clause.box) - node.type.rank, seed, first)
-            turned = adjoint(clause, k, seed, tuple(extra), stored)
-            if turned.body.dtype is not operand.dtype:
-                turned = _converted(turned, operand)
-            contribution = emit(turned, operands, operand.type, contraction=formula.reduce == "sum")
-            total = contribution if total is None else add(total, contribution)
-    return None if total is None else broadcast(total, operand.shape)
+            if read.operand == position:
+                contribution = _adjoint(node, _with_constants(clause, node.operands), k, formula.reduce, cotangent, support)
+                total = contribution if total is None else build.make("add", total, contribution)
+    return None if total is None else build.broadcast_to(total, node.operands[position].shape)
 
 
-def _seed(cotangent: Node, operands: list[Node], extra: list[Read], clause: Clause, reduce: str) -> Scalar:
-    """The cotangent as an expression over the reads; a masked one as a choice, unless a contraction would enlarge it."""
-    def read(node: Node) -> Scalar:
-        value = build.const_value(node)
-        if value is not None:
-            return sc.const(value, node.dtype)
-        operands.append(build.broadcast_to(node, cotangent.shape))
+def _adjoint(node: Node, clause: Clause, k: int, reduce: str, cotangent: Node, support: Support) -> Node:
+    """The contribution of the k-th read of a clause."""
+    operands = [*node.operands]
+    extra: list[Read] = []
+
+    def read(value: Node) -> Scalar:
+        """A value of the output's shape, as the clause reads it where it writes."""
+        number = build.const_value(value)
+        if number is not None:
+            return sc.const(number, value.dtype)
+        operands.append(build.broadcast_to(value, node.shape))
         extra.append(Read(len(operands) - 1, clause.write))
-        return sc.arg(len(clause.reads) + len(extra) - 1, node.dtype)
+        return sc.arg(len(clause.reads) + len(extra) - 1, value.dtype)
 
-    masked = mask_of(cotangent)
+    stored = read(node) if reduce == "assign" else None
+    partial = derivative(clause.body, k, stored)
+    seed = read(cotangent)
+    if reduce in ("max", "min"):
+        signed = node.operands[0] if reduce == "max" else build.make("neg", node.operands[0])
+        first = read(build.make("argmax", signed, axes=node.attr("axes")))
+        seed = chosen(clause, len(clause.box) - node.type.rank, seed, first)
     product = reduce == "sum" and len(clause.reads) > 1
-    if masked is None or product:
-        return read(cotangent)
-    condition, a, b = masked
-    return Scalar("where", (read(condition), read(a), read(b)), cotangent.dtype)
+    level = 0 if product else severity(partial)  # a contraction meets its factors whole
+    mask = support.of(cotangent, deep=level == 2) if level else None
+    turned = adjoint(clause, k, seed, partial, None if mask is None else read(mask), tuple(extra))
+    operand = node.operands[clause.reads[k].operand]
+    if turned.body.dtype is not operand.dtype:
+        turned = replace(turned, body=Scalar("cast", (turned.body,), operand.dtype))
+    return emit(turned, operands, operand.type, contraction=reduce == "sum")
 
 
 def _with_constants(clause: Clause, operands: tuple[Node, ...]) -> Clause:
@@ -133,10 +109,6 @@ def _with_constants(clause: Clause, operands: tuple[Node, ...]) -> Clause:
         return None if value is None else sc.const(value, e.dtype)
 
     return replace(clause, body=sc.rebuild(clause.body, number))
-
-
-def _converted(clause: Clause, operand: Node) -> Clause:
-    return replace(clause, body=Scalar("cast", (clause.body,), operand.dtype))
 
 
 def expand(graph: Graph) -> Graph:

@@ -28,9 +28,6 @@ def times(cotangent: Scalar, partial: Scalar) -> Scalar:
         return cotangent
     if sc.is_const(partial, -1):
         return Scalar("neg", (cotangent,), dtype)
-    if is_masked(cotangent):
-        condition, taken, other = cotangent.args
-        return where(condition, times(taken, partial), times(other, partial))
     if partial.op == "where":
         condition, taken, other = partial.args
         return where(condition, times(cotangent, taken), times(cotangent, other))
@@ -51,11 +48,6 @@ def plus(a: Scalar, b: Scalar) -> Scalar:
 
 def where(condition: Scalar, a: Scalar, b: Scalar) -> Scalar:
     return a if a is b else Scalar("where", (condition, a, b), a.dtype)
-
-
-def is_masked(expression: Scalar) -> bool:
-    """Is it a choice with a zero in one branch: a value with the mask of where it counts?"""
-    return expression.op == "where" and (sc.is_const(expression.args[1], 0) or sc.is_const(expression.args[2], 0))
 
 
 def derivative(body: Scalar, k: int, stored: Scalar | None) -> Scalar:
@@ -87,15 +79,16 @@ def _converted(inner: Scalar, outer: Scalar) -> Scalar:
     return inner if inner.dtype is outer.dtype else Scalar("cast", (inner,), outer.dtype)
 
 
-def adjoint(clause: Clause, read: int, cotangent: Scalar, extra_reads: tuple[Read, ...], stored: Scalar | None) -> Clause:
+def adjoint(clause: Clause, read: int, cotangent: Scalar, partial: Scalar, support: Scalar | None, extra_reads: tuple[Read, ...]) -> Clause:
     """The adjoint clause of one read.
 
-    cotangent, stored: expressions over the clause's reads followed by `extra_reads` (of Ȳ, and of the output).
+    cotangent, partial, support: expressions over the clause's reads followed by `extra_reads`. Where the support is
+    false the adjoint is zero, whatever the partial is.
     """
-    partial = derivative(clause.body, read, stored)
     body = times(cotangent, partial)
-    original = clause.reads[read]
-    return replace(clause, reads=clause.reads + extra_reads, body=body, write=original.map)
+    if support is not None:
+        body = where(support, body, sc.const(0, body.dtype))
+    return replace(clause, reads=clause.reads + extra_reads, body=body, write=clause.reads[read].map)
 
 
 def chosen(clause: Clause, reduced: int, cotangent: Scalar, position: Scalar) -> Scalar:

@@ -35,6 +35,7 @@ class Placed:
     finished: int  # how many of them its value outlives: inside these it is complete
     local: str | None  # its name in a register, visible inside its innermost kept loop
     closed: bool = False  # a scatter: complete only when the kernel is
+    behind: tuple[Loop, ...] = ()  # open loops that it stands behind: what they still take up cannot read it
 
 
 @dataclass
@@ -76,6 +77,8 @@ class Builder:
         """The loops that may be shared with a producer: those whose index it writes and the statement reads alike."""
         same_view = access.view == producer.statement.node.shape
         for depth, loop in enumerate(self.spine):
+            if any(loop is b for b in producer.behind):
+                return depth
             if depth >= len(producer.loops) or producer.loops[depth] is not loop:
                 return len(self.spine)  # the producer stands outside this loop, or in one that is closed
             if depth >= len(order) or depth >= producer.finished or not same_view:
@@ -96,11 +99,15 @@ class Builder:
         """Place a statement, sharing as many open loops as it can. Stores that nobody needs are taken out at the end."""
         order = loop_order(statement)
         shared = max(self.depth(statement), 0)
-        del self.spine[shared:]
+        behind: tuple[Loop, ...] = ()
+        if len(order) == shared and statement.plain:
+            behind = tuple(self.spine[shared:])  # a statement without loops of its own leaves the deeper ones open
+        else:
+            del self.spine[shared:]
         extents = [statement.box[a] for a in order]
         if statement.init is not None and (not statement.plain or _accumulates_in_memory(statement, order)):
             self._initialise(statement, order, shared)
-        for extent in extents[len(self.spine):]:
+        for extent in extents[len(self.spine):] if not behind else ():
             loop = Loop(self.loops, extent)
             self.loops += 1
             self._block(len(self.spine)).append(loop)
@@ -109,6 +116,7 @@ class Builder:
         self._block(len(order)).append(Note(note))
         self.notes.append(note)
         self._compute(statement, order, where)
+        self.placed[statement.node].behind = behind
 
     def _block(self, depth: int) -> list[Item]:
         return self.spine[depth - 1].body if depth else self.roots

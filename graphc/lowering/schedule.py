@@ -100,7 +100,7 @@ def schedule(graph: Graph) -> Schedule:
     graph, forced = canonical_contractions(graph)
     statements = Statements(graph)
     for node in forced:
-        statements.stored[node] = True
+        statements.stored[statements.source(node)] = True
     names = readable_names(graph)
     groups = _group(graph, statements, names)
     return _Assembly(graph, statements, names, groups).schedule()

@@ -157,14 +157,16 @@ _TABLE: tuple[Elementwise, ...] = (
     Elementwise(name="logical_and", math=lambda a, b: sp.And(a, b), oracle=np.logical_and, latex="{0} \\wedge {1}", result="bool", bools=True, differentiable=False, commutative=True, primitive=True),
     Elementwise(name="logical_or", math=lambda a, b: sp.Or(a, b), oracle=np.logical_or, latex="{0} \\vee {1}", result="bool", bools=True, differentiable=False, commutative=True, primitive=True),
     Elementwise(name="logical_not", math=lambda x: sp.Not(x), oracle=np.logical_not, latex="\\neg {0}", result="bool", bools=True, differentiable=False, primitive=True),
-    Cast(name="cast", math=lambda x: x, latex="{0}", primitive=True),
+    Cast(name="cast", math=lambda x: x, oracle=lambda x: x, latex="{0}", primitive=True),
     # selection
     Elementwise(name="where", math=lambda c, a, b: piecewise((a, c), (b, True)), oracle=np.where, latex="{0} \\,?\\, {1} : {2}", condition=True, primitive=True),
     Elementwise(name="maximum", math=lambda a, b: piecewise((a, a > b), (b, True)), oracle=np.maximum, samples=_TWO, latex="\\max({0}, {1})", primitive=True),
     Elementwise(name="minimum", math=lambda a, b: piecewise((a, a < b), (b, True)), oracle=np.minimum, samples=_TWO, latex="\\min({0}, {1})", primitive=True),
     Elementwise(name="abs", math=lambda x: piecewise((x, x > 0), (-x, x < 0), (0, True)), oracle=np.abs, samples=_ONE, latex="\\left|{0}\\right|", primitive=True),
     Elementwise(name="relu", math=lambda x: piecewise((x, x > 0), (0, True)), oracle=lambda x: np.maximum(x, np.zeros_like(x)), samples=_ONE,
-                latex="\\mathrm{{ReLU}}({0})", eval=lambda x: _apply("maximum", x, _number(0, x))),
+                latex="\\mathrm{{ReLU}}({0})", eval=lambda x: _apply("maximum", x, _number(0, x)),
+                # y > 0 just where x > 0, and y is at hand where x need not be stored
+                stable={0: lambda x, y: piecewise((1, y > 0), (0, True))}),
     # exponentials and logarithms
     Elementwise(name="exp", math=lambda x: sp.exp(x), oracle=np.exp, samples=_ONE, latex="e^{{{0}}}", floats_only=True, primitive=True),
     Elementwise(name="expm1", math=lambda x: sp.exp(x) - 1, oracle=np.expm1, samples=_ONE, latex="(e^{{{0}}} - 1)", floats_only=True, primitive=True,

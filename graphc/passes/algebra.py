@@ -3,7 +3,10 @@ from __future__ import annotations
 
 from math import frexp
 
+from ..graph import scalar as sc
+from ..graph.formula import ZERO, Affine, Clause, Formula, Lookup, Read, identity, var
 from ..graph.node import Node
+from ..graph.scalar import Scalar
 from ..graph.size import size
 from ..ops import build
 from ..ops.build import const_value, make
@@ -154,6 +157,52 @@ def sum_over_one(node: Node, sight: Sight) -> Node | None:
     return build.reshape(build.reduce(node.op, x, axes), node.shape)
 
 
+@rule("sum of a negation", EXACT, "Σ(−x) = −Σx: rounding is symmetric")
+def sum_of_negation(node: Node, sight: Sight) -> Node | None:
+    if node.op != "sum" or node.operands[0].op != "neg" or not node.dtype.is_float:
+        return None
+    return make("neg", build.reduce("sum", node.operands[0].operands[0], node.attr("axes")))
+
+
+@rule("sum of a choice by index", EXACT, "Σ_j (I = j ? v : 0) is v: the other terms are zeros, and I is checked to be in range")
+def sum_of_choice(node: Node, sight: Sight) -> Node | None:
+    if node.op != "sum" or node.operands[0].op != "formula" or len(node.attr("axes")) != 1:
+        return None
+    (x,), (axis,) = node.operands, node.attr("axes")
+    formula = x.attr("formula")
+    if formula.reduce != "assign" or formula.init is not None or len(formula.clauses) != 1:
+        return None
+    (clause,) = formula.clauses
+    j = clause.write[axis]
+    if clause.guards or clause.write != identity(x.type.rank) or clause.body.op != "where" or not sc.is_const(clause.body.args[2], 0):
+        return None
+    condition, value, _ = clause.body.args
+    if condition.op != "equal" or condition.args[1].op != "index" or condition.args[1].value != j:
+        return None
+    looked_up, used = sc.args_of(condition.args[0]), sc.args_of(value)
+    if any(axis in i.axes for k in {*looked_up, *used} for i in clause.reads[k].map if isinstance(i, Affine)):
+        return None
+    if any(isinstance(i, Lookup) for k in used for i in clause.reads[k].map) or value.op == "index":
+        return None
+    return Node("formula", x.operands, node.type, shape=node.shape, formula=Formula((_without_axis(clause, axis, value),)))
+
+
+def _without_axis(clause: Clause, axis: int, value: Scalar) -> Clause:
+    kept = [a for a in range(len(clause.box)) if a != axis]
+    place = {a: var(i) for i, a in enumerate(kept)} | {axis: ZERO}
+    reads = tuple(Read(r.operand, tuple(i.substitute(place) if isinstance(i, Affine) else i for i in r.map)) for r in clause.reads)
+    used = sc.args_of(value)
+    number = {old: new for new, old in enumerate(used)}
+    body = sc.rebuild(value, lambda e: sc.arg(number[e.value], e.dtype) if e.op == "arg" else None)
+    return Clause(tuple(clause.box[a] for a in kept), tuple(reads[k] for k in used), body, identity(len(kept)))
+
+
+@rule("same operands", EXACT, "x ∧ x = x ∨ x = x")
+def idempotent(node: Node, sight: Sight) -> Node | None:
+    same = node.op in ("logical_and", "logical_or") and node.operands[0] is node.operands[1]
+    return node.operands[0] if same else None
+
+
 @rule("sum of equal terms", VALUE_CHANGING, "Σ over an axis along which x does not vary is x times its length: one rounding instead of many")
 def sum_of_broadcast(node: Node, sight: Sight) -> Node | None:
     if node.op != "sum" or node.operands[0].op != "broadcast_to" or not node.dtype.is_float:
@@ -194,4 +243,5 @@ def commutative(node: Node, sight: Sight) -> Node | None:
 
 RULES: tuple[Rule, ...] = (
     drop_stop_gradient, neutral, negation, divide_by_power_of_two, square, small_power, same_choice, double_not,
-    compose_movements, late_broadcast, sum_over_one, sum_of_broadcast, absorb_transpose, commutative)
+    compose_movements, late_broadcast, sum_over_one, sum_of_negation, sum_of_choice,
+    idempotent, sum_of_broadcast, absorb_transpose, commutative)

@@ -99,6 +99,19 @@ def softmax(node: Node, sight: Sight) -> Node | None:
     return make("exp", make("sub", move_above(above.operands[0]), move_below(log_total)))
 
 
+@rule("quotient", VALUE_CHANGING, "e^x·(1/Σe^x) is e^x/Σe^x, where the softmax can be seen")
+def quotient(node: Node, sight: Sight) -> Node | None:
+    if node.op != "mul":
+        return None
+    for a, b in (node.operands, node.operands[::-1]):
+        inverse, move = strip(b, sight)
+        if sight.op(strip(a, sight)[0], "exp") and sight.op(inverse, "div") and is_one(inverse.operands[0]):
+            below = inverse.operands[1]
+            if strip(below, sight)[0].op == "sum":
+                return make("div", build.broadcast_to(a, node.shape), move(build.broadcast_to(below, inverse.shape)))
+    return None
+
+
 @rule("logsumexp", VALUE_CHANGING, "log Σe^x overflows; m + log Σe^(x-m) is the same and does not")
 def logsumexp(node: Node, sight: Sight) -> Node | None:
     if node.op != "log":
@@ -212,4 +225,4 @@ def tanh(node: Node, sight: Sight) -> Node | None:
 
 
 RULES: tuple[Rule, ...] = (
-    softmax, logsumexp, log_of_softmax, log_of_exp, reassociate, sigmoid, one_minus_sigmoid, log_sigmoid, softplus, log1p, expm1, tanh)
+    quotient, softmax, logsumexp, log_of_softmax, log_of_exp, reassociate, sigmoid, one_minus_sigmoid, log_sigmoid, softplus, log1p, expm1, tanh)

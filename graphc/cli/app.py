@@ -1,0 +1,59 @@
+"""The commands under one name, and what becomes of their errors.
+
+Exit codes: 0 done; 2 the model, the data or the command is wrong (the message says how to mend it); 1 a fault of
+graphc itself (with its traceback); 130 stopped by Ctrl-C.
+"""
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from .. import errors
+from . import compile, info, new, predict, train
+from .screen import show_error
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+for command in (compile, train, predict, info, new):
+    app.command(command.NAME)(command.run)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+        typer.echo(f"graphc {version('graphc')}")
+        raise typer.Exit
+
+
+@app.callback()
+def graphc(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True,
+                                                 help="Print the version and stop.")] = False) -> None:
+    """Compile models written in a small Python DSL into readable, fast kernels with derived gradients.
+
+    \b
+    A first model, trained and used:
+      graphc new mymodel.py
+      graphc train mymodel.py
+      graphc info build/mymodel
+
+    `graphc COMMAND --help` explains a command.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line on arguments (those of the process unless given); the exit code."""
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="graphc")
+    except errors.GraphcError as error:
+        show_error(error)
+        return error.exit_code
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 0
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        sys.stderr.close()
+        return 1
+    return 0

@@ -1,0 +1,95 @@
+"""`graphc compile`: a model file becomes a folder that can be imported, or is shown at a stage on the way there."""
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import ModelError
+from . import options, screen
+
+if TYPE_CHECKING:
+    from ..pipeline import Options
+    from .source import Source
+
+NAME = "compile"
+
+
+class ProgramName(str, Enum):
+    """The programs that a model is compiled to."""
+
+    forward = "forward"
+    gradient = "gradient"
+    step = "step"
+
+
+def run(
+    model_file: options.ModelFile,
+    output: options.Output = Path("build"),
+    model: options.ModelName = None,
+    settings: options.Settings = None,
+    dtype: Annotated[options.DTypeName | None, typer.Option(
+        "--dtype", help="The type of the parameters.  [default: float32; float64 for --target numpy]")] = None,
+    target: Annotated[options.Target, typer.Option(
+        "--target", help="cpu compiles the kernels; numpy runs the same source as plain Python, slowly.")] = options.Target.cpu,
+    seed: options.Seed = 0,
+    stop_after: Annotated[str | None, typer.Option(
+        "--stop-after", metavar="STAGE",
+        help="Print what the model looks like after a stage (trace, canonical, stabilised, differentiated, optimised, "
+             "schedule, source) and write nothing.")] = None,
+    program: Annotated[ProgramName | None, typer.Option(
+        "--program", help="The program that --stop-after shows.  [default: gradient, or forward without a loss]")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Check every rule of the graph after every pass.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Compile a model file into a folder that can be imported, moved and read.
+
+    The folder is named after the file: models/xor.py becomes build/xor. It holds the generated kernels as source, the
+    parameters, the graph as text, and a manifest. One compilation serves every batch size.
+
+    \b
+    Examples:
+      graphc compile models/xor.py
+      graphc compile models/xor.py --set hidden=8 -o build
+      graphc compile models/xor.py --stop-after differentiated
+    """
+    from ..pipeline import STAGES, Options
+    from .source import read
+
+    if stop_after is not None and stop_after not in STAGES:
+        raise ModelError(f"there is no stage {stop_after!r}", how=f"one of {', '.join(STAGES)}")
+    source = read(model_file, model, settings)
+    with screen.KernelProgress() as progress:
+        chosen = Options(target.value, dtype.value if dtype else None, seed, verify, progress)
+        if stop_after is not None:
+            show_stage(source, chosen, stop_after, program)
+            return
+        with screen.timed() as seconds:
+            compilation = source.compilation(chosen)
+            compiled = compilation.model()
+            folder = compiled.save(output, progress)
+    kernels = len(compilation.book.texts)
+    if as_json:
+        screen.print_json({
+            "folder": str(folder), "kernels": kernels, "seconds": round(seconds[0], 3),
+            "models": {n: {"inputs": list(map(str, e.signature.inputs)), "outputs": list(map(str, e.signature.outputs))}
+                       for n, e in compiled.entries.items()}})
+        return
+    screen.say(repr(compiled))
+    screen.say(f"compiled to {folder} in {seconds[0]:.2f} s: {kernels} kernel{'' if kernels == 1 else 's'}, "
+               f"{len(compiled.params)} parameter arrays")
+
+
+def show_stage(source: Source, chosen: Options, stage: str, program: ProgramName | None) -> None:
+    """Print a program of each model after a stage."""
+    from ..pipeline import stage_text
+    from ..train.optimisers import Adam
+
+    # a step is shown with Adam, which most models are trained with
+    module = source.trace(chosen, Adam() if program is ProgramName.step else None)
+    for name, graph in module.entries.items():
+        kind = program or (ProgramName.gradient if "loss" in graph.outputs else ProgramName.forward)
+        wanted = f"forward:{','.join(graph.outputs)}" if kind is ProgramName.forward else kind.value
+        screen.say(stage_text(module, name, wanted, stage).rstrip("\n"))

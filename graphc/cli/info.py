@@ -1,0 +1,4 @@
+NAME = "info"
+def run() -> None:
+    """graphc info soon."""
+    raise NotImplementedError

@@ -1,0 +1,4 @@
+NAME = "new"
+def run() -> None:
+    """graphc new soon."""
+    raise NotImplementedError

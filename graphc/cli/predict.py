@@ -1,0 +1,4 @@
+NAME = "predict"
+def run() -> None:
+    """graphc predict soon."""
+    raise NotImplementedError

@@ -1,0 +1,4 @@
+NAME = "train"
+def run() -> None:
+    """graphc train soon."""
+    raise NotImplementedError
