@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from .frontend.model import Model, Module, Optimiser, trace_models
 from .graph.dtype import DType, f32, f64
 from .graph.graph import Graph
 from .graph.node import Node, TensorType
-from .graph.size import size
+from .graph.size import Size, size
 from .graph.text import print_graph
+from .lowering.cost import operations
 from .lowering.schedule import CheckIndex, Launch, Multiply, Schedule, Step, schedule
 from .ops.verify import verify
 from .passes.default import canonicalise, optimise, stabilised
@@ -216,24 +218,28 @@ def assemble(name: str, graph: Graph, steps: Schedule, book: KernelBook) -> Prog
     """A program from a schedule: its kernels printed into the book."""
     buffers = tuple(Buffer(b.kind, b.name, b.type.dtype, b.type.shape) for b in steps.buffers)
     guards = tuple(SizeGuard(g.left, g.right, g.relation, g.message, str(g.source or "")) for g in graph.guards)
-    return Program(name, buffers, tuple(_instruction(s, steps, book) for s in steps.steps), guards)
+    instructions = tuple(_instruction(s, steps, book) for s in steps.steps)
+    updated = tuple(sorted({b for s in steps.steps for b in steps.writes(s) if buffers[b].kind in ("param", "state")}))
+    return Program(name, buffers, instructions, guards, updated)
 
 
 def _instruction(step: Step, steps: Schedule, book: KernelBook) -> Instruction:
     zero = size(0)
     if isinstance(step, Launch):
         source = print_kernel(step.kernel)
-        return Instruction(book.add(step.kernel.name, source), tuple((b, zero) for b in step.buffers), source.sizes)
+        arrays = tuple((b, zero) for b in step.buffers)
+        return Instruction(book.add(step.kernel.name, source), arrays, source.sizes, operations=operations(step.kernel.body))
     if isinstance(step, CheckIndex):
         return Instruction(f"check_index_{step.dtype}", ((step.buffer, zero),), (step.count, step.limit), fixed=True, message=step.message)
     if isinstance(step, Multiply):
         p = step.product
-        sizes = (p.m, p.n, p.k, p.a.leading, p.b.leading, p.c.leading, size(int(p.a.transposed)), size(int(p.b.transposed)), zero)
+        sizes: tuple[Size, ...] = (p.m, p.n, p.k, p.a.leading, p.b.leading, p.c.leading, size(int(p.a.transposed)), size(int(p.b.transposed)), zero)
         batch = "" if p.batch == 1 else "batch_"
         if batch:
             sizes += (p.batch, p.a.batch_stride, p.b.batch_stride, p.c.batch_stride)
         arrays = ((step.a, p.a.offset), (step.b, p.b.offset), (step.c, p.c.offset))
-        return Instruction(f"gemm_{batch}{p.node.dtype}", arrays, sizes, fixed=True, message=step.note)
+        work = p.m * p.n * p.k * p.batch * 2
+        return Instruction(f"gemm_{batch}{p.node.dtype}", arrays, sizes, fixed=True, message=step.note, operations=work)
     bytes_ = step.type.numel * step.type.dtype.itemsize
     return Instruction("copy", ((step.target, zero), (step.source, zero)), (bytes_,), fixed=True)
 
@@ -314,7 +320,7 @@ class Compilation:
         state_arrays = States({n: (d.variable.dtype, d.variable.shape) for n, d in states.items()}, initial)
         executor = EXECUTORS[self.options.target](self.book.kernels, self.options.progress)
         entries = {
-            name: Entry(name, self.signature(name), lambda kind, name=name: self.program(name, kind), executor, self.constants, parameters, state_arrays)
+            name: Entry(name, self.signature(name), partial(self.program, name), executor, self.constants, parameters, state_arrays)
             for name in self.module.entries}
         info = Info(self.full_source, lambda: self.module.entries, self.save)
         return CompiledModel(self.module.name, entries, parameters, state_arrays, info)

@@ -77,6 +77,10 @@ LAZY = (
     Lazy("graphc.cli", (PACKAGE,), "a command loads what it needs when it runs: --help answers at once"),
     Lazy("graphc.runtime", ("graphc.codegen.primitives", "graphc.codegen.vecmath"),
          "they load Numba, which only the first kernel needs"),
+    Lazy("graphc.codegen.vecmath", ("graphc.codegen.vecmath.intrinsics",),
+         "the intrinsics load Numba, which only a kernel that calls one needs"),
+    Lazy("graphc.runtime.artifact", ("graphc.graph.text",),
+         "a graph loads networkx, which only someone who looks at it needs", inside="_graphs"),
 )
 
 # Loading one of these modules loads none of those libraries.

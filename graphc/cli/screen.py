@@ -5,7 +5,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ from ..errors import GraphcError
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
+    from ..train.checkpoint import Epoch
 
 PATIENCE = 1.0
 """Seconds that pass without a progress bar."""
@@ -90,3 +92,57 @@ def timed() -> Iterator[list[float]]:
     begun = time.perf_counter()
     yield taken
     taken.append(time.perf_counter() - begun)
+
+
+def numbers(values: Mapping[str, float]) -> str:
+    """Named numbers on a line: `loss 0.1234, accuracy 0.967`."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+
+
+def epoch_numbers(epoch: Epoch) -> str:
+    """What an epoch came to, on a line."""
+    return numbers(epoch.train) + (f" | valid: {numbers(epoch.valid)}" if epoch.valid else "")
+
+
+class TrainingProgress:
+    """A progress bar with the loss at a terminal; elsewhere a line at times. Quiet prints no lines, for --json."""
+
+    def __init__(self, epochs: int, quiet: bool = False) -> None:
+        self.epochs, self.quiet = epochs, quiet
+        self._bar: Progress | None = None
+        self._shown = -math.inf
+        self._valid = ""
+
+    def __enter__(self) -> TrainingProgress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def batch(self, epoch: int, done: int, total: int, loss: float) -> None:
+        """Called after each batch; drawn at most ten times a second."""
+        if not sys.stderr.isatty() or time.monotonic() - self._shown < 0.1:
+            return
+        self._shown = time.monotonic()
+        bar = self._bar or self._start()
+        part = epoch + done / total if total else epoch
+        bar.update(bar.task_ids[0], completed=part, text=f"epoch {epoch + 1}/{self.epochs}  loss {loss:.4g}{self._valid}")
+
+    def epoch(self, number: int, result: Epoch) -> None:
+        """Called after each epoch."""
+        last = number + 1 == self.epochs
+        if result.valid:
+            self._valid = f"  valid: {numbers(result.valid)}"
+        if self._bar is not None and last:
+            self._bar.update(self._bar.task_ids[0], completed=self.epochs, text=f"epoch {self.epochs}/{self.epochs}  {epoch_numbers(result)}")
+        elif not sys.stderr.isatty() and not self.quiet and (last or time.monotonic() - self._shown > PATIENCE):
+            self._shown = time.monotonic()
+            say(f"epoch {number + 1}/{self.epochs}: {epoch_numbers(result)}")
+
+    def _start(self) -> Progress:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        self._bar = Progress(TextColumn("{task.fields[text]}"), BarColumn(), TimeRemainingColumn(), console=console(stderr=True), transient=True)
+        self._bar.add_task("training", total=self.epochs, text="")
+        self._bar.start()
+        return self._bar

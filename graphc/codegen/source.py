@@ -26,6 +26,7 @@ VOCABULARY = frozenset(
     "exp2 log2 range np kernel abs min max sum".split())
 _REDUCE = {"sum": "radd", "prod": "rmul", "max": "rmax", "min": "rmin"}
 ATOM = 9
+LONGEST = 90  # characters of an expression; a longer one is split
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,8 @@ class _Printer:
         texts: dict[Scalar, tuple[str, int]] = {}
         for e in order:
             text, strength = self.expression(e, [texts[a] for a in e.args])
-            if counts.get(e, 0) > 1 and e.op not in ("const", "local", "size", "index"):
+            long = len(text) > LONGEST and e is not expression
+            if (counts.get(e, 0) > 1 or long) and e.op not in ("const", "local", "size", "index"):
                 name = f"t{self.temporaries}"
                 self.temporaries += 1
                 self.line(f"{name} = {text}", depth)

@@ -42,10 +42,8 @@ def gradients(y: Node, wrt: Iterable[Node], tables: SideTables | None = None) ->
                 continue
             total = build.make("add", cotangents[operand], contribution) if operand in cotangents else contribution
             if tables is not None:
-                for new in postorder([total]):
-                    if new not in known:
-                        known.add(new)
-                        tables.add_origin(new, *tables.origins.get(node, ()))
+                for new in postorder([total], known):
+                    tables.add_origin(new, *tables.origins.get(node, ()))
             cotangents[operand] = total
     return {x: cotangents[x] if x in cotangents and x in needed else build.full(0, x.shape, x.dtype) for x in targets}
 

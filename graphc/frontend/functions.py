@@ -253,7 +253,7 @@ def dim(name: str) -> Size:
     return size(name)
 
 
-def _shape(shape: SizeLike | Sequence[SizeLike]) -> tuple[Size, ...]:
+def _shape(shape: SizeLike | Sequence[SizeLike | str]) -> tuple[Size, ...]:
     items = (shape,) if isinstance(shape, (int, Size)) else tuple(shape)
     return tuple(size(dim(s) if isinstance(s, str) else s) for s in items)
 

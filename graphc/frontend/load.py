@@ -4,8 +4,8 @@ from __future__ import annotations
 import hashlib
 import sys
 import types
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ from .model import Model
 
 @dataclass(frozen=True)
 class ModelFile:
-    """An executed model file: its models by name, its `data` function if it has one, and its text's digest."""
+    """An executed model file: its models by name, its `data` function and `training` dict if it has them, and its text's digest."""
 
     path: Path
     models: dict[str, Model]
     data: Callable[..., Any] | None
     digest: str
     doc: str
+    training: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -57,7 +58,22 @@ def load_file(path: str | Path) -> ModelFile:
         raise ModelError(f"the model file {path} defines no model", where=SourceLine(str(file), 1),
                          how="mark a function with @gc.model")
     data = module.__dict__.get("data")
-    return ModelFile(file, models, data if callable(data) else None, hashlib.sha256(text).hexdigest(), module.__doc__ or "")
+    training = module.__dict__.get("training")
+    return ModelFile(file, models, data if callable(data) else None, hashlib.sha256(text).hexdigest(), module.__doc__ or "",
+                     training if isinstance(training, Mapping) else {})
+
+
+def call_data(file: ModelFile, **options: Any) -> Any:
+    """What the file's `data` function gives. ModelError where it has none, or where that fails."""
+    if file.data is None:
+        raise ModelError(f"the model file {file.path.name} has no data()", where=SourceLine(str(file.path), 1),
+                         how="define data() returning gc.Dataset(train=…), or give --data FILE")
+    try:
+        return file.data(**options)
+    except GraphcError:
+        raise
+    except Exception as error:
+        raise ModelError(f"data() raises {type(error).__name__}: {error}", where=_line(error, str(file.path))) from error
 
 
 def choose(file: ModelFile, name: str | None) -> list[Model]:

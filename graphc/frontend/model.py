@@ -37,7 +37,7 @@ def outputs(**values: Any) -> Outputs:
 class Model:
     """A function that describes a computation: its positional parameters are inputs, its keyword ones hyperparameters."""
 
-    function: Callable[..., Outputs]
+    function: Callable[..., Any]  # gives Outputs; what else it gives is an error with a message
     name: str
     inputs: Mapping[str, Annotation]
     hyperparameters: Mapping[str, Any]
@@ -204,7 +204,7 @@ def trace_models(models: Sequence[Model], name: str, float_type: DType, hyperpar
 def trace_step(trace: Trace, graph: Graph, optimiser: Optimiser) -> Graph:
     """The graph of a training step: the model's outputs, and its updates with the optimiser's."""
     params = {n: d.variable for n, d in trace.made.items() if d.variable.trainable and n not in trace.updates}
-    own = dict(trace.updates)
+    own, trace.updates = trace.updates, dict(trace.updates)
     with active(trace):
         optimiser.update(Tensor(graph.outputs["loss"]), {
             n: Tensor(Node("param", (), TensorType(v.dtype, v.shape), name=n)) for n, v in params.items()})
@@ -220,8 +220,7 @@ def trace_model(trace: Trace, m: Model, hyperparameters: Mapping[str, Any]) -> G
         try:
             result = m.function(*map(Tensor, inputs), **hyperparameters)
         except GraphcError as error:
-            raise_all([*(e for e in trace.errors if e is not error), error] if error not in trace.errors else trace.errors)
-            raise
+            raise_all(trace.errors if error in trace.errors else [*trace.errors, error])
         except Exception as error:
             raise_all(trace.errors)  # an error after a broken value is its consequence
             raise ModelError(f"model {m.name} raises {type(error).__name__}: {error}", where=_line_of(error, m)) from error

@@ -1,7 +1,7 @@
 """The value that a model's function computes with: a node, seen through operators."""
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Union
 
 import numpy as np
@@ -119,7 +119,7 @@ class Tensor:
 
 
 # -- making nodes ----------------------------------------------------------------------------------------------------
-def record(op: str, *operands: Tensor, **attrs: Hashable) -> Tensor:
+def record(op: str, *operands: Tensor, **attrs: Any) -> Tensor:
     """Apply an operation. Where it does not fit, the error is collected and a broken tensor returned."""
     trace = current()
     if any(t.broken for t in operands):
@@ -327,8 +327,8 @@ def _slice(item: slice, extent: Size, axis: int, x: Tensor, fit: Fit) -> tuple[S
     if step == 0:
         raise TraceError("a slice has the step 0")
     if extent.constant is not None and not isinstance(item.start, Size) and not isinstance(item.stop, Size):
-        first, stop, step = item.indices(extent.constant)
-        return size(first), size(step), size(len(range(first, stop, step)))
+        whole = range(*item.indices(extent.constant))
+        return size(whole.start), size(whole.step), size(len(whole))
 
     def bound(value: Any, default: Size) -> Size:
         if value is None:

@@ -1,7 +1,7 @@
 """Nodes: frozen and interned, so that `is` means equal. Where a node came from lives in side tables, not here."""
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
@@ -67,10 +67,10 @@ class Node:
 
     op: str
     operands: tuple[Node, ...]
-    attrs: tuple[tuple[str, Hashable], ...]
+    attrs: tuple[tuple[str, Any], ...]
     type: TensorType
 
-    def __new__(cls, op: str, operands: tuple[Node, ...], type: TensorType, **attrs: Hashable) -> Node:
+    def __new__(cls, op: str, operands: tuple[Node, ...], type: TensorType, **attrs: Any) -> Node:
         sorted_attrs = tuple(sorted(attrs.items()))
         key = (op, operands, sorted_attrs, type)
         node = _INTERNED.get(key)
@@ -110,11 +110,14 @@ class Node:
 _INTERNED: WeakValueDictionary[Any, Node] = WeakValueDictionary()
 
 
-def postorder(roots: Iterator[Node] | list[Node] | tuple[Node, ...]) -> list[Node]:
-    """All nodes that the roots need, operands before users, in a stable order."""
-    seen: set[Node] = set()
+def postorder(roots: Iterable[Node], known: set[Node] | None = None) -> list[Node]:
+    """All nodes that the roots need, operands before users, in a stable order; those in `known`, and what only they
+    need, left out. `known` grows by what is found."""
+    seen: set[Node] = set() if known is None else known
     order: list[Node] = []
     for root in roots:
+        if root in seen:
+            continue
         stack: list[tuple[Node, bool]] = [(root, False)]
         while stack:
             node, ready = stack.pop()

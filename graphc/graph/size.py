@@ -172,7 +172,7 @@ def size(value: SizeLike | str) -> Size:
 
 def product(sizes: Iterable[SizeLike]) -> Size:
     """The number of elements of a shape."""
-    return reduce(lambda a, b: a * b, sizes, size(1))  # type: ignore[arg-type, return-value]
+    return reduce(lambda a, b: a * b, map(size, sizes), size(1))
 
 
 def equal(a: SizeLike, b: SizeLike) -> bool | None:

@@ -64,7 +64,7 @@ class Builder:
             deepest += 1
         if not statement.plain:
             deepest = 0
-        for access in statement.accesses():
+        for access in statement.accesses:
             producer = self.placed.get(access.array)
             if producer is None:
                 continue
@@ -91,7 +91,7 @@ class Builder:
 
     def has_room(self, statement: Statement) -> bool:
         """Does the kernel keep to the most parameters that one may have?"""
-        new = {a.array for a in statement.accesses()} | {statement.node}
+        new = {a.array for a in statement.accesses} | {statement.node}
         return len(self.arrays.keys() | new) <= MOST_ARRAYS
 
     # -- joining ------------------------------------------------------------------------------------------------
@@ -281,7 +281,7 @@ def loop_order(statement: Statement) -> list[int]:
     if not reduced or not written or statement.reduce == "argmax":
         return written + reduced
     widest, axis = 0, None
-    for access in statement.accesses():
+    for access in statement.accesses:
         strides = strides_of(access.view)
         unit = [i.variable for i, s in zip(access.map, strides, strict=True) if i is not None and s == 1]
         count = sum(i is not None and bool(i.axes) for i in access.map)

@@ -82,13 +82,13 @@ class Schedule:
     steps: list[Step]
     names: dict[Node, str] = field(default_factory=dict)
 
-    def uses(self, step: Step) -> tuple[int, ...]:
-        """The buffers that a step reads or writes."""
+    def writes(self, step: Step) -> tuple[int, ...]:
+        """The buffers that a step writes."""
         if isinstance(step, Launch):
-            return step.buffers
+            return tuple(b for b, a in zip(step.buffers, step.kernel.arrays, strict=True) if a.written)
         if isinstance(step, Multiply):
-            return step.a, step.b, step.c
-        return (step.buffer,) if isinstance(step, CheckIndex) else (step.source, step.target)
+            return (step.c,)
+        return (step.target,) if isinstance(step, Copy) else ()
 
 
 Group = Union[Builder, Product, Check]
@@ -127,6 +127,7 @@ def _group(graph: Graph, statements: Statements, names: dict[Node, str]) -> list
     """Kernels, products and checks in an order that respects what each reads."""
     groups: list[Group] = []
     made: dict[Node, int] = {}  # node → the group that computes it
+    touched: dict[Node, dict[int, None]] = {}  # array → the groups that read or write it
     checked: dict[tuple[Node, Size], int] = {}
     check_of: dict[Node, int] = {}  # node with look-ups → its check
     for node in graph.nodes:  # what the caller passed is checked before anything runs
@@ -153,14 +154,15 @@ def _group(graph: Graph, statements: Statements, names: dict[Node, str]) -> list
             continue
         found = statements.of(node)
         product = as_product(found[0]) if len(found) == 1 else None
-        for access in (a for s in found for a in s.accesses()):
+        for access in (a for s in found for a in s.accesses):
             if access.array in made:
                 earliest = max(earliest, made[access.array])
         if product is not None:
             made[node] = len(groups)
             groups.append(product)
             continue
-        place = _place(found, groups, earliest)
+        near = {g for a in found[0].accesses for g in touched.get(a.array, ()) if g >= earliest}
+        place = _place(found, groups, sorted(near))
         if place is None:
             place = len(groups)
             groups.append(Builder(place))
@@ -169,18 +171,20 @@ def _group(graph: Graph, statements: Statements, names: dict[Node, str]) -> list
         for k, statement in enumerate(found):
             builder.add(replace(statement, init=None) if k else statement, describe(statement, names, graph))
         made[node] = place
+        for array in [node, *(a.array for s in found for a in s.accesses)]:
+            touched.setdefault(array, {})[place] = None
     return groups
 
 
-def _place(found: list[Statement], groups: list[Group], earliest: int) -> int | None:
-    """The group that a node's statements should join, or None for one of their own."""
+def _place(found: list[Statement], groups: list[Group], near: list[int]) -> int | None:
+    """The group that a node's statements should join, of those that touch what it reads; None for one of their own."""
     if len(found) != 1 or not found[0].plain:
         return None
     (statement,) = found
-    arrays = {a.array for a in statement.accesses()}
+    arrays = {a.array for a in statement.accesses}
     depth_wanted = len(cluster.loop_order(statement))
     best: tuple[int, int, int] | None = None
-    for index in range(earliest, len(groups)):
+    for index in near:
         builder = groups[index]
         if not isinstance(builder, Builder) or not builder.has_room(statement):
             continue

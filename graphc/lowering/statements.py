@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from ..graph import scalar as sc
 from ..graph.dtype import i64
@@ -20,6 +21,8 @@ from ..ops.table import row_of
 
 # values so cheap that computing them again beats storing them
 CHEAP = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "logical_and", "logical_or", "logical_not", "neg", "cast")
+
+LONGEST_CHAIN = 40  # values written into one another; then one is kept in a register, or in memory
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Statement:
     plain: bool
     write_lookups: tuple[Scalar, ...] = ()
 
+    @cached_property
     def accesses(self) -> list[Access]:
         """Every stored element that the statement reads, each once."""
         found: dict[Access, None] = {}
@@ -91,6 +95,12 @@ class Statements:
                     if isinstance(index, Lookup):
                         self.whole.add(self.source(node.operands[index.operand]))
         self.stored: dict[Node, bool] = {}
+        chain: dict[Node, int] = {}  # how many values are written into one another
+        for node in graph.nodes:
+            inner = 1 + max((chain[o] for o in node.operands if not self.is_stored(o)), default=0)
+            if inner > LONGEST_CHAIN and not self.is_view(node) and self.formulas[node] is not None:
+                self.stored[node] = True
+            chain[node] = inner
 
     # -- what is stored -----------------------------------------------------------------------------------------
     def source(self, node: Node) -> Node:

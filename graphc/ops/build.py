@@ -1,7 +1,7 @@
 """Making nodes: types are inferred by the row; nothing else is decided here."""
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from .row import Fit
 from .table import ROWS
 
 
-def make(op: str, *operands: Node, fit: Fit | None = None, **attrs: Hashable) -> Node:
+def make(op: str, *operands: Node, fit: Fit | None = None, **attrs: Any) -> Node:
     """The node of an operation over operands; TraceError where they do not fit."""
     kind = ROWS[op].infer([o.type for o in operands], attrs, fit or Fit())
     return Node(op, tuple(operands), kind, **attrs)

@@ -88,14 +88,14 @@ def _files(contents: Contents) -> dict[str, bytes]:
         "programs.json": _json({
             "signatures": contents.signatures,
             "entries": {n: {k: p.to_json() for k, p in programs.items()} for n, (_, programs) in contents.entries.items()}}),
-        "params.safetensors": encode({n: np.ascontiguousarray(a) for n, a in contents.params.items()}),
+        "params.safetensors": encode({n: np.asarray(a, order="C") for n, a in contents.params.items()}),
     }
     for name, text in contents.graphs.items():
         files["graph.txt" if len(contents.graphs) == 1 else f"{name}.graph.txt"] = text.encode()
     if contents.constants:
-        files["constants.safetensors"] = encode({n: np.ascontiguousarray(a) for n, a in contents.constants.items()})
+        files["constants.safetensors"] = encode({n: np.asarray(a, order="C") for n, a in contents.constants.items()})
     if contents.states.initial:
-        files["states.safetensors"] = encode({n: np.ascontiguousarray(a) for n, a in contents.states.initial.items()})
+        files["states.safetensors"] = encode({n: np.asarray(a, order="C") for n, a in contents.states.initial.items()})
     manifest = {
         "format_version": FORMAT_VERSION, "name": contents.name, "options": contents.options, "rules": contents.rules,
         "entries": {n: _signature_json(s) for n, (s, _) in contents.entries.items()},
@@ -143,10 +143,15 @@ def _replace(target: Path, files: Mapping[str, bytes]) -> None:
         raise ArtifactError(f"the folder {target} cannot be written: {error.strerror or error}", how="choose another with -o, or make it writable") from error
 
 
+def check_place(target: Path) -> None:
+    """ArtifactError where something other than a compiled model stands in the place of one."""
+    if target.exists() and not (target / "manifest.json").exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ArtifactError(f"{target} exists and is no compiled model", how="choose another folder with -o, or remove it")
+
+
 def _swap(new: Path, target: Path) -> None:
     """Put a folder in place of another; of several processes doing so at once, the last wins."""
-    if target.exists() and not (target / "manifest.json").exists() and any(target.iterdir()):
-        raise ArtifactError(f"{target} exists and is no compiled model", how="choose another folder with -o, or remove it")
+    check_place(target)
     for attempt in range(10):
         old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
         try:
@@ -250,6 +255,6 @@ def _copy(place: Path, model: CompiledModel, folder: Path) -> Path:
     """Write a loaded model elsewhere, with the parameters that it has now."""
     from safetensors.numpy import save as encode
     files = {p.name: p.read_bytes() for p in place.iterdir() if p.is_file()}
-    files["params.safetensors"] = encode({n: np.ascontiguousarray(a) for n, a in model.params.items()})
+    files["params.safetensors"] = encode({n: np.asarray(a, order="C") for n, a in model.params.items()})
     _replace(folder / model.name, files)
     return folder / model.name

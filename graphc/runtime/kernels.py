@@ -25,7 +25,7 @@ def canonical(function: ast.FunctionDef, signature: tuple[str, ...]) -> KernelSo
             return ast.copy_location(ast.arg(names[node.arg]), node)
 
     body = function.body[1:] if ast.get_docstring(function) is not None else function.body
-    plain = ast.FunctionDef(name="kernel", args=function.args, body=body or [ast.Pass()], decorator_list=[], type_params=[])
+    plain = ast.FunctionDef(name="kernel", args=function.args, body=body or [ast.Pass()], decorator_list=[])
     text = ast.unparse(ast.fix_missing_locations(Rename().visit(plain))) + "\n"
     # named by its content, so that different kernels of one name never meet
     name = f"kernel_{hashlib.sha256(f'{signature}{text}'.encode()).hexdigest()[:12]}"

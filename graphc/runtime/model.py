@@ -90,6 +90,15 @@ class Entry:
         """One step of the optimiser that the model was compiled with: the outputs, the parameters being updated."""
         return self._checked("step", args, inputs, out)
 
+    def cost(self, **sizes: int) -> dict[str, dict[str, int]]:
+        """See CompiledModel.cost."""
+        kinds = [f"forward:{','.join(self.signature.needs)}"] + (["gradient"] if "loss" in self.signature.needs else [])
+        try:
+            return {kind.split(":")[0]: self._call(kind).program.cost(sizes) for kind in kinds}
+        except KeyError as error:
+            names = sorted({n for d in self.signature.inputs for e in d.shape for n in e.names})
+            raise InputError(f"the cost depends on the size {error.args[0]!r}", how=f"pass {', '.join(f'{n}=…' for n in names)}") from error
+
     def _checked(self, kind: str, args: tuple[Any, ...], inputs: dict[str, Any], out: Mapping[str, Array] | None) -> dict[str, Array]:
         given = self._named(args, inputs)
         call = self._call(kind)
@@ -129,6 +138,27 @@ class Entry:
                           how=f"pass {', '.join(f'{m}=…' for m in missing)}")
 
 
+MOST_BINDINGS = 32  # distinct shapes of inputs that a program stays bound to: each has an arena
+
+
+@dataclass(frozen=True)
+class _Binding:
+    """A program bound to sizes: its outputs' shapes, and the range of addresses of the variables that it writes."""
+
+    bound: Bound
+    outputs: list[tuple[str, int, tuple[int, ...], np.dtype[Any]]]
+    sizes: Mapping[str, int]
+    low: int
+    high: int
+
+    def overlaps(self, array: Array) -> bool:
+        """Might an input lie in memory that the call writes?"""
+        if not self.high:
+            return False
+        start = array.__array_interface__["data"][0]
+        return start < self.high and start + array.nbytes > self.low
+
+
 class _Call:
     """One program of an entry, with its bindings by the shapes of the inputs."""
 
@@ -136,18 +166,30 @@ class _Call:
         self.entry, self.program = entry, program
         self.inputs = [(n, b) for n, b in enumerate(program.buffers) if b.kind == "input"]
         self.outputs = [(n, b) for n, b in enumerate(program.buffers) if b.kind == "output"]
-        self.bindings: dict[tuple[tuple[int, ...], ...], tuple[Bound, list[tuple[str, int, tuple[int, ...], np.dtype[Any]]]]] = {}
+        self.sized_states = [(n, b.name) for n, b in enumerate(program.buffers)
+                             if b.kind == "state" and any(e.constant is None for e in b.shape)]
+        self.updates_params = [b.name for n, b in enumerate(program.buffers) if n in program.updated and b.kind == "param"]
+        self.bindings: dict[tuple[tuple[int, ...], ...], _Binding] = {}
 
     def run(self, given: Mapping[str, Any], out: Mapping[str, Array] | None) -> dict[str, Array]:
         arrays = [(n, self._array(b, given[b.name])) for n, b in self.inputs]
         key = tuple(a.shape for _, a in arrays)
-        if key not in self.bindings:
-            self.bindings[key] = self._bind({b.name: a for (_, b), (_, a) in zip(self.inputs, arrays, strict=True)}, given)
-        bound, outputs = self.bindings[key]
+        binding = self.bindings.get(key)
+        if binding is None:
+            if len(self.bindings) >= MOST_BINDINGS:
+                del self.bindings[next(iter(self.bindings))]
+            binding = self.bindings[key] = self._bind({b.name: a for (_, b), (_, a) in zip(self.inputs, arrays, strict=True)}, given)
+        bound = binding.bound
+        for name in self.updates_params:
+            if not self.entry._params[name].flags.writeable:
+                raise InputError(f"this call updates the parameter {name!r}, which is frozen", how="call thaw() on the model first")
+        for number, name in self.sized_states:
+            bound.bind(number, self.entry._states.get(name, binding.sizes))
         for number, array in arrays:
-            bound.bind(number, array)
+            # what the call writes must not be read through an input
+            bound.bind(number, array.copy() if binding.overlaps(array) else array)
         results: dict[str, Array] = {}
-        for name, number, shape, dtype in outputs:
+        for name, number, shape, dtype in binding.outputs:
             result = np.empty(shape, dtype) if out is None else self._reused(out, name, shape, dtype, arrays)
             bound.bind(number, result)
             results[name] = result
@@ -190,7 +232,7 @@ class _Call:
             raise InputError(f"out[{name!r}] shares memory with an input or a parameter", how="pass an array of its own")
         return result
 
-    def _bind(self, arrays: Mapping[str, Array], given: Mapping[str, Any]) -> tuple[Bound, list[tuple[str, int, tuple[int, ...], np.dtype[Any]]]]:
+    def _bind(self, arrays: Mapping[str, Array], given: Mapping[str, Any]) -> _Binding:
         """Sizes from shapes, guards checked, memory planned: done once for each set of shapes."""
         entry, program = self.entry, self.program
         sizes = bind_sizes([(entry._declared[n], a.shape) for n, a in arrays.items()])
@@ -214,16 +256,19 @@ class _Call:
                     raise InputError(f"the size {extent} of {buffer.name!r} is {extent.evaluate(sizes)} for {', '.join(f'{k} = {v}' for k, v in sizes.items())}")
         bound = entry._executor.bound(program, sizes)
         outputs = []
+        written: list[Array] = []
         for number, buffer in enumerate(program.buffers):
-            if buffer.kind == "param":
-                bound.bind(number, entry._params[buffer.name])
-            elif buffer.kind == "state":
-                bound.bind(number, entry._states.get(buffer.name, sizes))
+            if buffer.kind in ("param", "state"):
+                array = entry._params[buffer.name] if buffer.kind == "param" else entry._states.get(buffer.name, sizes)
+                bound.bind(number, array)
+                written += [array] if number in program.updated else []
             elif buffer.kind == "const":
                 bound.bind(number, entry._constants[buffer.name])
             elif buffer.kind == "output":
                 outputs.append((buffer.name, number, tuple(e.evaluate(sizes) for e in buffer.shape), buffer.dtype.numpy))
-        return bound, outputs
+        low = min((a.__array_interface__["data"][0] for a in written), default=0)
+        high = max((a.__array_interface__["data"][0] + a.nbytes for a in written), default=0)
+        return _Binding(bound, outputs, sizes, low, high)
 
 
 def bind_sizes(inputs: list[tuple[Declared, tuple[int, ...]]], known: Mapping[str, int] | None = None) -> dict[str, int]:
@@ -293,6 +338,10 @@ class CompiledModel:
     def reset(self) -> None:
         """Take all states back to their beginning."""
         self._states.reset()
+
+    def cost(self, **sizes: int) -> dict[str, dict[str, int]]:
+        """For each program of a model its arithmetic operations, bytes touched and bytes of memory: m.cost(B=32)."""
+        return self._only().cost(**sizes)
 
     @property
     def source(self) -> str:

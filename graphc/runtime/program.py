@@ -12,7 +12,7 @@ from typing import Any
 
 from ..graph import dtype as dtypes
 from ..graph.dtype import DType
-from ..graph.size import Size, parse, product
+from ..graph.size import Size, parse, product, size
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Buffer:
 class Instruction:
     """Run `kernel` over arrays, each a buffer and the offset of its first element, and then sizes.
 
-    fixed: the kernel is one of the runtime's own. message: what to say when a check fails.
+    fixed: the kernel is one of the runtime's own. message: what to say when a check fails. operations: how many
+    arithmetic operations it does.
     """
 
     kernel: str
@@ -49,14 +50,17 @@ class Instruction:
     sizes: tuple[Size, ...]
     fixed: bool = False
     message: str = ""
+    operations: Size = size(0)
 
     def to_json(self) -> list[Any]:
-        return [self.kernel, [[b, str(o)] for b, o in self.arrays], [str(s) for s in self.sizes], self.fixed, self.message]
+        arrays, sizes = [[b, str(o)] for b, o in self.arrays], [str(s) for s in self.sizes]
+        return [self.kernel, arrays, sizes, self.fixed, self.message, str(self.operations)]
 
     @staticmethod
     def from_json(data: list[Any]) -> Instruction:
-        kernel, arrays, sizes, fixed, message = data
-        return Instruction(kernel, tuple((b, parse(o)) for b, o in arrays), tuple(map(parse, sizes)), fixed, message)
+        kernel, arrays, sizes, fixed, message, operations = data
+        read = tuple((b, parse(o)) for b, o in arrays)
+        return Instruction(kernel, read, tuple(map(parse, sizes)), fixed, message, parse(operations))
 
 
 @dataclass(frozen=True)
@@ -76,12 +80,16 @@ class SizeGuard:
 
 @dataclass(frozen=True)
 class Program:
-    """Buffers and instructions of one entry, with the guards of its sizes. Gradients are outputs `grad:NAME`."""
+    """Buffers and instructions of one entry, with the guards of its sizes. Gradients are outputs `grad:NAME`.
+
+    updated: the numbers of the parameters and states that it writes.
+    """
 
     name: str
     buffers: tuple[Buffer, ...]
     instructions: tuple[Instruction, ...]
     guards: tuple[SizeGuard, ...]
+    updated: tuple[int, ...] = ()
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
@@ -106,13 +114,22 @@ class Program:
             "name": self.name,
             "buffers": [b.to_json() for b in self.buffers],
             "instructions": [i.to_json() for i in self.instructions],
+            "updated": list(self.updated),
             "guards": [[str(g.left), str(g.right), g.relation, g.message, g.where] for g in self.guards],
         }
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Program:
         guards = tuple(SizeGuard(parse(a), parse(b), r, m, w) for a, b, r, m, w in data["guards"])
-        return Program(data["name"], tuple(map(Buffer.from_json, data["buffers"])), tuple(map(Instruction.from_json, data["instructions"])), guards)
+        buffers, instructions = map(Buffer.from_json, data["buffers"]), map(Instruction.from_json, data["instructions"])
+        return Program(data["name"], tuple(buffers), tuple(instructions), guards, tuple(data["updated"]))
+
+    def cost(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Arithmetic operations, bytes that the instructions touch, and bytes of the arena, for given sizes."""
+        touched = sum(self.buffers[b].numel.evaluate(sizes) * self.buffers[b].dtype.itemsize
+                      for i in self.instructions for b, _ in i.arrays)
+        operations = sum(i.operations.evaluate(sizes) for i in self.instructions)
+        return {"operations": operations, "bytes": touched, "arena": plan_arena(self, sizes)[1]}
 
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector

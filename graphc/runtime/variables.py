@@ -112,14 +112,13 @@ def save(path: str | Path, arrays: Mapping[str, Array], metadata: Mapping[str, s
     from safetensors.numpy import save as encode
 
     target = Path(path)
-    data = encode({n: np.ascontiguousarray(a) for n, a in arrays.items()}, dict(metadata) if metadata else None)
+    data = encode({n: np.asarray(a, order="C") for n, a in arrays.items()}, dict(metadata) if metadata else None)
     write_atomically(target, data)
 
 
 def write_atomically(target: Path, data: bytes) -> None:
     """Write beside the target and move there: nobody ever sees half a file. ArtifactError where that fails."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
             with os.fdopen(handle, "wb") as file:

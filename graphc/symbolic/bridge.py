@@ -62,14 +62,14 @@ Go = Callable[[sp.Basic], Scalar]
 
 def _negated(e: sp.Basic) -> sp.Basic | None:
     """x where e is -x, else None."""
-    coefficient, rest = e.as_coeff_Mul()
+    coefficient, _ = e.as_coeff_Mul()
     return -e if coefficient.is_number and coefficient < 0 else None
 
 
 def _sum(terms: list[Scalar], negated: list[sp.Basic | None], e: sp.Add, go: Go, dtype: DType) -> Scalar:
     # positive terms first, so that 1 - y² is a subtraction and not a sum with a negation
     positive = [t for t, n in zip(terms, negated, strict=True) if n is None]
-    total = positive[0] if positive else Scalar("neg", (go(negated[0]),), dtype)  # type: ignore[arg-type]
+    total = positive[0] if positive else Scalar("neg", (go(negated[0]),), dtype)
     for term in positive[1:]:
         total = Scalar("add", (total, term), dtype)
     for n in [n for n in negated if n is not None][0 if positive else 1:]:

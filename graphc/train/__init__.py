@@ -8,11 +8,11 @@ Names are loaded when they are first used: reading a data file needs no compiler
 from importlib import import_module as _import_module
 
 _HOMES = {
-    ".dataset": ("Dataset",),
+    ".dataset": ("Batches", "Dataset"),
     ".files": ("read_arrays",),
     ".optimisers": ("SGD", "Adam", "AdamW"),
-    ".loop": ("Epoch", "evaluate", "fit"),
-    ".checkpoint": ("Checkpoint",),
+    ".loop": ("Result", "evaluate", "fit"),
+    ".checkpoint": ("Checkpoint", "Epoch"),
     ".curve": ("draw_curve",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -1,0 +1,129 @@
+"""The training loop: epochs of mini-batches, validation, checkpoints."""
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, RuntimeFault
+from ..runtime.model import CompiledModel, Entry
+from .checkpoint import Average, Checkpoint, Epoch
+from .dataset import Batches, Dataset
+from .optimisers import SCOPE
+
+OnBatch = Callable[[int, int, int, float], None]
+"""Called (epoch, batches done in it, batches in it or 0, mean loss so far) after each batch; epochs count from 0."""
+
+OnEpoch = Callable[[int, Epoch], None]
+"""Called (epoch, what it came to) after each epoch."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `fit` did: the history of all epochs, those before a resumption among them; whether it ran to its end."""
+
+    history: list[Epoch]
+    finished: bool
+
+
+def fit(model: CompiledModel, data: Dataset, *, epochs: int = 20, batch_size: int = 32, seed: int = 0, entry: str | None = None,
+        checkpoint: str | Path | None = None, resume: bool = False, lr: float | None = None, settings: Mapping[str, Any] | None = None,
+        on_batch: OnBatch | None = None, on_epoch: OnEpoch | None = None, stop: Callable[[], bool] | None = None) -> Result:
+    """Train a model that was compiled with an optimiser.
+
+    epochs: in total, those before a resumption included. batch_size: rows; the last batch may have fewer.
+    seed: of the order of the data, which follows from (seed, epoch). entry: the model, of a file with several.
+    checkpoint: a file, replaced after each epoch and when stopped. resume: go on from it, to the same bits as if never
+    stopped. lr: another learning rate than the optimiser's or the checkpoint's. settings: stored in the checkpoint.
+    stop: asked after each batch; true ends the training there.
+
+    RuntimeFault where the loss is no longer a number, DataError where the data do not fit.
+    """
+    chosen = _entry(model, entry)
+    batches = Batches(data.train, chosen.signature, batch_size, "train")
+    valid = None if data.valid is None else Batches(data.valid, chosen.signature, batch_size, "valid")
+    place = None if checkpoint is None else Path(checkpoint)
+    history, at, average = list[Epoch](), 0, Average()
+    if resume:
+        if place is None:
+            raise InputError("there is no checkpoint to resume from", how="fit(…, checkpoint=PATH, resume=True)")
+        stored = Checkpoint.load(place)
+        stored.restore(model, place)
+        history, at, average = stored.history, stored.batch, stored.average
+    if lr is not None:
+        model.states[f"{SCOPE}/lr"][...] = lr
+
+    def save() -> None:
+        if place is not None:
+            Checkpoint.of(model, settings or {}, history, at, average).save(place)
+
+    if not resume:
+        save()  # a folder that cannot be written is found before the work, not after it
+    for number in range(len(history), epochs):
+        begun = time.perf_counter()
+        for batch, rows in batches.epoch(seed, number, at):
+            values = _scalars(chosen, chosen.step(**batch))
+            at += 1
+            if not math.isfinite(values["loss"]):
+                raise RuntimeFault(f"the loss is {values['loss']} in epoch {number + 1}, batch {at}",
+                                   why="the steps are too large, or the data hold NaN or very large numbers",
+                                   how="try a smaller learning rate, or scale the data")
+            average.add(values, rows)
+            if on_batch is not None:
+                on_batch(number, at, len(batches), average.means["loss"])
+            if stop is not None and stop():
+                save()
+                return Result(history, False)
+        metrics = {} if valid is None else evaluate(model, valid, entry)
+        history.append(Epoch(average.means, metrics, time.perf_counter() - begun))
+        at, average = 0, Average()
+        save()
+        if on_epoch is not None:
+            on_epoch(number, history[-1])
+    return Result(history, True)
+
+
+def evaluate(model: CompiledModel, batches: Batches, entry: str | None = None) -> dict[str, float]:
+    """The means of the scalar outputs over batches, weighted by rows. The model is left as it was."""
+    chosen = _entry(model, entry)
+    average = Average()
+    with _unchanged(model.states):
+        for batch, rows in batches.epoch():
+            wanted = [n for n in _scalar_names(chosen) if chosen.signature.needs[n] <= batch.keys()]
+            with _unchanged(model.params):  # a learning rule of the model's own must not learn from these data
+                average.add(_scalars(chosen, chosen.forward(**batch, outputs=wanted)), rows)
+    return average.means
+
+
+def _entry(model: CompiledModel, name: str | None) -> Entry:
+    if name is None and len(model.entries) > 1:
+        raise InputError(f"{model.name} holds several models: {', '.join(model.entries)}", how="choose one: entry=NAME")
+    entry = model.entries[name or next(iter(model.entries))]
+    if "loss" not in entry.signature.needs:
+        raise InputError(f"model {entry.name} has no output named 'loss', so there is nothing to train", how="return gc.outputs(loss=…), a scalar")
+    return entry
+
+
+def _scalar_names(entry: Entry) -> list[str]:
+    return [d.name for d in entry.signature.outputs if not d.shape]
+
+
+def _scalars(entry: Entry, outputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, float]:
+    return {n: float(outputs[n]) for n in _scalar_names(entry) if n in outputs}
+
+
+@contextmanager
+def _unchanged(arrays: Mapping[str, np.ndarray[Any, Any]]) -> Iterator[None]:
+    """Whatever happens inside, the arrays hold afterwards what they hold now."""
+    before = {n: a.copy() for n, a in arrays.items()}
+    try:
+        yield
+    finally:
+        for name, array in before.items():
+            arrays[name][...] = array
