@@ -13,15 +13,64 @@
 
 Everything is loaded when it is first used, so that a compiled model imports without SymPy and networkx.
 """
+
 from importlib import import_module as _import_module
 
 __version__ = "0.1.0"
 
 _FUNCTIONS = (
-    "abs", "arange", "argmax", "broadcast_to", "cast", "concat", "const", "cos", "dim", "einsum", "equal", "erf", "exp", "expand_dims",
-    "expm1", "full", "grad", "hvp", "log", "log1p", "log_softmax", "logical_and", "logical_not", "logical_or", "logsumexp", "matmul",
-    "max", "maximum", "mean", "min", "minimum", "ones", "relu", "reshape", "sigmoid", "sin", "softmax", "softplus", "split", "sqrt",
-    "square", "squeeze", "stack", "stop_gradient", "sum", "take", "take_along_axis", "tanh", "transpose", "where", "zeros")
+    "abs",
+    "arange",
+    "argmax",
+    "broadcast_to",
+    "cast",
+    "concat",
+    "const",
+    "cos",
+    "dim",
+    "einsum",
+    "equal",
+    "erf",
+    "exp",
+    "expand_dims",
+    "expm1",
+    "full",
+    "grad",
+    "hvp",
+    "log",
+    "log1p",
+    "log_softmax",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logsumexp",
+    "matmul",
+    "max",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "ones",
+    "relu",
+    "reshape",
+    "sigmoid",
+    "sin",
+    "softmax",
+    "softplus",
+    "split",
+    "sqrt",
+    "square",
+    "squeeze",
+    "stack",
+    "stop_gradient",
+    "sum",
+    "take",
+    "take_along_axis",
+    "tanh",
+    "transpose",
+    "where",
+    "zeros",
+)
 
 _HOMES = {
     ".graph.dtype": ("f32", "f64", "i32", "i64", "bool_"),

@@ -3,6 +3,7 @@
 Every error that a user can cause is a `GraphcError`; the subclass names the stage that found it. The command
 line prints the text and exits with `exit_code`.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -28,7 +29,9 @@ class GraphcError(Exception):
 
     exit_code = 2
 
-    def __init__(self, what: str, *, where: SourceLine | str | None = None, why: str | None = None, how: str | None = None):
+    def __init__(
+        self, what: str, *, where: SourceLine | str | None = None, why: str | None = None, how: str | None = None
+    ):
         self.what, self.where, self.why, self.how = what, where, why, how
         super().__init__(what)
 

@@ -1,7 +1,8 @@
 """The stages from a model's function to a program, in their order. Only this module knows them all.
 
-    trace → canonical → stabilised → differentiated → optimised → schedule → source → program
+trace → canonical → stabilised → differentiated → optimised → schedule → source → program
 """
+
 from __future__ import annotations
 
 from collections import Counter
@@ -40,8 +41,17 @@ STAGES = ("trace", "canonical", "stabilised", "differentiated", "optimised", "sc
 DTYPES: Mapping[str, DType] = {"float32": f32, "float64": f64}
 
 
-def compile(*models: Any, target: str = "cpu", dtype: str | None = None, seed: int = 0, model: str | None = None,  # noqa: A001
-            optimiser: Optimiser | None = None, progress: Progress | None = None, check: bool = False, **hyperparameters: Any) -> CompiledModel:
+def compile(
+    *models: Any,
+    target: str = "cpu",
+    dtype: str | None = None,
+    seed: int = 0,
+    model: str | None = None,
+    optimiser: Optimiser | None = None,
+    progress: Progress | None = None,
+    check: bool = False,
+    **hyperparameters: Any,
+) -> CompiledModel:
     """Compile a model function, several, or a model file.
 
     target: "cpu" (compiled kernels) or "numpy" (the same generated source, run as plain Python).
@@ -63,7 +73,9 @@ def resolve(models: Iterable[Any], name: str | None = None) -> tuple[list[Model]
         return choose(file, name), file.name, file.digest
     for m in given:
         if not isinstance(m, Model):
-            raise ModelError(f"{m!r} is no model", how="pass functions decorated with @gc.model, or the path of one model file")
+            raise ModelError(
+                f"{m!r} is no model", how="pass functions decorated with @gc.model, or the path of one model file"
+            )
     if not given:
         raise ModelError("there is nothing to compile", how="pass a model or the path of a model file")
     return given, given[0].name, ""
@@ -96,17 +108,29 @@ def program_graph(module: Module, entry: str, kind: str) -> Graph:
     graph = module.entries[entry]
     if kind.startswith("forward:"):
         names = [n for n in kind.removeprefix("forward:").split(",") if n]
-        needs = frozenset().union(*(needs_of(graph, graph.outputs[n]) for n in names)) if names else frozenset(i.attr("name") for i in graph.inputs)
+        needs = (
+            frozenset().union(*(needs_of(graph, graph.outputs[n]) for n in names))
+            if names
+            else frozenset(i.attr("name") for i in graph.inputs)
+        )
         updates = {k: v for k, v in graph.updates.items() if needs_of(graph, v) <= needs}
         return replace(graph, outputs={n: graph.outputs[n] for n in names}, updates=updates)
     if "loss" not in graph.outputs:
-        raise InputError(f"model {entry} has no output named 'loss', so there is nothing to differentiate",
-                         how="return gc.outputs(loss=…), a scalar")
+        raise InputError(
+            f"model {entry} has no output named 'loss', so there is nothing to differentiate",
+            how="return gc.outputs(loss=…), a scalar",
+        )
     if kind == "step":
         if entry not in module.steps:
-            raise InputError(f"model {entry} was compiled without an optimiser", how="gc.compile(model, optimiser=graphc.train.Adam(1e-3))")
+            raise InputError(
+                f"model {entry} was compiled without an optimiser",
+                how="gc.compile(model, optimiser=graphc.train.Adam(1e-3))",
+            )
         return module.steps[entry]
-    gradients = {f"grad:{n}": Node("grad", (graph.outputs["loss"], _param(module, n)), _type(module, n)) for n in trainable(module, entry)}
+    gradients = {
+        f"grad:{n}": Node("grad", (graph.outputs["loss"], _param(module, n)), _type(module, n))
+        for n in trainable(module, entry)
+    }
     return replace(graph, outputs={**graph.outputs, **gradients})
 
 
@@ -126,36 +150,35 @@ def _param(module: Module, name: str) -> Node:
 
 def needs_of(graph: Graph, node: Node) -> frozenset[str]:
     """The inputs that a value needs: those it depends on, and one for each size that only it fixes."""
-    needed = set(graph.requirements(node))
-    bound = {n for i in graph.inputs if i.attr("name") in needed for e in i.shape for n in e.names}
-    ancestors = [n for n in _ancestors(graph, node)]
-    used = {name for n in ancestors for e in n.shape for name in e.names}
-    used |= {name for n in ancestors if n.op == "size" for name in n.attr("value").names}
-    for name in sorted(used - bound):
-        source = next((i for i in graph.inputs if any(name in e.names for e in i.shape)), None)
-        if source is not None:
-            needed.add(source.attr("name"))
+    sources = graph.sources(node)
+    needed = {n.attr("name") for n in sources if n.op == "input"}
+    used = {name for n in sources for e in n.shape for name in e.names}
+    used |= {name for n in sources if n.op == "size" for name in n.attr("value").names}
+
+    def fixes(i: Node, name: str) -> bool:
+        return any(str(e) == name for e in i.shape)
+
+    for name in sorted(used):
+        if not any(fixes(i, name) for i in graph.inputs if i.attr("name") in needed):
+            needed |= {i.attr("name") for i in [i for i in graph.inputs if fixes(i, name)][:1]}
     return frozenset(needed)
 
 
-def _ancestors(graph: Graph, node: Node) -> list[Node]:
-    seen, stack = {node}, [node]
-    while stack:
-        for operand in stack.pop().operands:
-            if operand not in seen:
-                seen.add(operand)
-                stack.append(operand)
-    return list(seen)
-
-
 # -- the stages ------------------------------------------------------------------------------------------------------
-def lower(graph: Graph, *, check: bool = False, fired: Counter[str] | None = None, stop_after: str | None = None) -> tuple[Graph, Schedule | None]:
+def lower(
+    graph: Graph, *, check: bool = False, fired: Counter[str] | None = None, stop_after: str | None = None
+) -> tuple[Graph, Schedule | None]:
     """Run the stages on a traced graph, up to `stop_after`. (the graph, its schedule if it came so far)"""
     graph = replace(graph, tables=graph.tables.copy())
     for name, node in graph.outputs.items():
         graph.tables.names.setdefault(node, name)
-    for stage, run in (("trace", lambda g: g), ("canonical", lambda g: canonicalise(g, fired)), ("stabilised", lambda g: stabilised(g, fired)),
-                       ("differentiated", expand), ("optimised", lambda g: optimise(g, fired))):
+    for stage, run in (
+        ("trace", lambda g: g),
+        ("canonical", lambda g: canonicalise(g, fired)),
+        ("stabilised", lambda g: stabilised(g, fired)),
+        ("differentiated", expand),
+        ("optimised", lambda g: optimise(g, fired)),
+    ):
         graph = run(graph)
         if check:
             verify(graph, stage=stage, expanded=stage in ("differentiated", "optimised"))
@@ -228,12 +251,30 @@ def _instruction(step: Step, steps: Schedule, book: KernelBook) -> Instruction:
     if isinstance(step, Launch):
         source = print_kernel(step.kernel)
         arrays = tuple((b, zero) for b in step.buffers)
-        return Instruction(book.add(step.kernel.name, source), arrays, source.sizes, operations=operations(step.kernel.body))
+        return Instruction(
+            book.add(step.kernel.name, source), arrays, source.sizes, operations=operations(step.kernel.body)
+        )
     if isinstance(step, CheckIndex):
-        return Instruction(f"check_index_{step.dtype}", ((step.buffer, zero),), (step.count, step.limit), fixed=True, message=step.message)
+        return Instruction(
+            f"check_index_{step.dtype}",
+            ((step.buffer, zero),),
+            (step.count, step.limit),
+            fixed=True,
+            message=step.message,
+        )
     if isinstance(step, Multiply):
         p = step.product
-        sizes: tuple[Size, ...] = (p.m, p.n, p.k, p.a.leading, p.b.leading, p.c.leading, size(int(p.a.transposed)), size(int(p.b.transposed)), zero)
+        sizes: tuple[Size, ...] = (
+            p.m,
+            p.n,
+            p.k,
+            p.a.leading,
+            p.b.leading,
+            p.c.leading,
+            size(int(p.a.transposed)),
+            size(int(p.b.transposed)),
+            zero,
+        )
         batch = "" if p.batch == 1 else "batch_"
         if batch:
             sizes += (p.batch, p.a.batch_stride, p.b.batch_stride, p.c.batch_stride)
@@ -251,7 +292,9 @@ def print_program(program: Program) -> str:
         lines.append(f"  {number:3} {b.kind:6} {b.name}: {b.dtype}[{', '.join(map(str, b.shape))}]")
     for i in program.instructions:
         arrays = ", ".join(program.buffers[n].name + (f"+{o}" if o != 0 else "") for n, o in i.arrays)
-        lines.append(f"  {i.kernel}({arrays}; {', '.join(map(str, i.sizes))})" + (f"    # {i.message}" if i.message else ""))
+        lines.append(
+            f"  {i.kernel}({arrays}; {', '.join(map(str, i.sizes))})" + (f"    # {i.message}" if i.message else "")
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -292,13 +335,18 @@ class Compilation:
         return Signature(
             tuple(Declared(i.attr("name"), i.dtype, i.shape) for i in graph.inputs),
             tuple(Declared(n, v.dtype, v.shape) for n, v in graph.outputs.items()),
-            {n: needs_of(graph, v) for n, v in graph.outputs.items()}, trainable(self.module, entry))
+            {n: needs_of(graph, v) for n, v in graph.outputs.items()},
+            trainable(self.module, entry),
+        )
 
     def kinds(self, entry: str) -> list[str]:
         """The programs that an artifact carries: a forward one for each set of inputs that gives other outputs, the gradient, the step."""
         needs = self.signature(entry).needs
         sets = {frozenset(needs[n]) for n in needs} | {frozenset().union(*needs.values())} if needs else {frozenset()}
-        kinds = {f"forward:{','.join(n for n in needs if needs[n] <= s)}": None for s in sorted(sets, key=lambda s: (len(s), sorted(s)))}
+        kinds = {
+            f"forward:{','.join(n for n in needs if needs[n] <= s)}": None
+            for s in sorted(sets, key=lambda s: (len(s), sorted(s)))
+        }
         kinds |= {f"forward:{n}": None for n in needs}
         if "loss" in needs:
             kinds["gradient"] = None
@@ -310,18 +358,34 @@ class Compilation:
         """The compiled model, its parameters at their beginning."""
         declarations = self.module.declarations
         params = {n: d for n, d in declarations.items() if d.variable.kind == "param"}
-        arrays = variables.allocate({n: (d.variable.dtype, tuple(map(int, d.variable.shape))) for n, d in params.items()})
+        arrays = variables.allocate(
+            {n: (d.variable.dtype, tuple(map(int, d.variable.shape))) for n, d in params.items()}
+        )
         for name, declaration in params.items():
             arrays[name][...] = declaration.init(arrays[name].shape, generator(self.options.seed, name))
         states = {n: d for n, d in declarations.items() if d.variable.kind == "state"}
-        initial = {n: np.asarray(d.init(tuple(map(int, d.variable.shape)), generator(self.options.seed, n)), d.variable.dtype.numpy)
-                   for n, d in states.items() if all(e.constant is not None for e in d.variable.shape)}
+        initial = {
+            n: np.asarray(
+                d.init(tuple(map(int, d.variable.shape)), generator(self.options.seed, n)), d.variable.dtype.numpy
+            )
+            for n, d in states.items()
+            if all(e.constant is not None for e in d.variable.shape)
+        }
         parameters = Parameters(arrays, {n: d.variable.trainable for n, d in params.items()})
         state_arrays = States({n: (d.variable.dtype, d.variable.shape) for n, d in states.items()}, initial)
         executor = EXECUTORS[self.options.target](self.book.kernels, self.options.progress)
         entries = {
-            name: Entry(name, self.signature(name), partial(self.program, name), executor, self.constants, parameters, state_arrays)
-            for name in self.module.entries}
+            name: Entry(
+                name,
+                self.signature(name),
+                partial(self.program, name),
+                executor,
+                self.constants,
+                parameters,
+                state_arrays,
+            )
+            for name in self.module.entries
+        }
         info = Info(self.full_source, lambda: self.module.entries, self.save)
         return CompiledModel(self.module.name, entries, parameters, state_arrays, info)
 
@@ -339,13 +403,25 @@ class Compilation:
         """Write the artifact, its kernels compiled into the cache."""
         self.complete()
         contents = artifact.Contents(
-            name=self.module.name, source=self.book.text(), signatures=self.book.signatures,
-            entries={n: (self.signature(n), {k: self.program(n, k) for k in self.kinds(n)}) for n in self.module.entries},
+            name=self.module.name,
+            source=self.book.text(),
+            signatures=self.book.signatures,
+            entries={
+                n: (self.signature(n), {k: self.program(n, k) for k in self.kinds(n)}) for n in self.module.entries
+            },
             graphs={n: print_graph(relative(g)) for n, g in self.module.entries.items()},
-            constants=self.constants, params=model.params, states=model._states,
-            options={"target": self.options.target, "dtype": self.options.float_type.name, "seed": self.options.seed,
-                     "hyperparameters": self.module.hyperparameters, "model_digest": self.digest},
-            rules=dict(self.fired))
+            constants=self.constants,
+            params=model.params,
+            states=model._states,
+            options={
+                "target": self.options.target,
+                "dtype": self.options.float_type.name,
+                "seed": self.options.seed,
+                "hyperparameters": self.module.hyperparameters,
+                "model_digest": self.digest,
+            },
+            rules=dict(self.fired),
+        )
         return artifact.save(contents, folder, progress)
 
 
@@ -353,6 +429,10 @@ def relative(graph: Graph) -> Graph:
     """The graph with its source files by name alone, so that its text holds no path of this machine."""
     tables = graph.tables.copy()
     for node, origins in tables.origins.items():
-        tables.origins[node] = tuple(replace(o, source=replace(o.source, file=Path(o.source.file).name) if o.source else None) for o in origins)
-    guards = tuple(replace(g, source=replace(g.source, file=Path(g.source.file).name) if g.source else None) for g in graph.guards)
+        tables.origins[node] = tuple(
+            replace(o, source=replace(o.source, file=Path(o.source.file).name) if o.source else None) for o in origins
+        )
+    guards = tuple(
+        replace(g, source=replace(g.source, file=Path(g.source.file).name) if g.source else None) for g in graph.guards
+    )
     return replace(graph, tables=tables, guards=guards)

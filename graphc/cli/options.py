@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import DataError, GraphcError, ModelError, raise_all
+from ..errors import GraphcError, ModelError, raise_all
 
 
 class DTypeName(str, Enum):
@@ -77,8 +77,3 @@ def _read(text: str, default: Any) -> Any:
     except (SyntaxError, ValueError):
         return text
 
-
-def no_clash(path: Path, suffixes: Sequence[str], what: str) -> None:
-    """DataError where a file to be written has none of these endings."""
-    if path.suffix not in suffixes:
-        raise DataError(f"{what} cannot be written to {path}", how=f"give a name that ends in {' or '.join(suffixes)}")

@@ -135,14 +135,16 @@ class TrainingProgress:
         if result.valid:
             self._valid = f"  valid: {numbers(result.valid)}"
         if self._bar is not None and last:
-            self._bar.update(self._bar.task_ids[0], completed=self.epochs, text=f"epoch {self.epochs}/{self.epochs}  {epoch_numbers(result)}")
+            self._bar.update(self._bar.task_ids[0], completed=self.epochs,
+                             text=f"epoch {self.epochs}/{self.epochs}  {epoch_numbers(result)}")
         elif not sys.stderr.isatty() and not self.quiet and (last or time.monotonic() - self._shown > PATIENCE):
             self._shown = time.monotonic()
             say(f"epoch {number + 1}/{self.epochs}: {epoch_numbers(result)}")
 
     def _start(self) -> Progress:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-        self._bar = Progress(TextColumn("{task.fields[text]}"), BarColumn(), TimeRemainingColumn(), console=console(stderr=True), transient=True)
+        self._bar = Progress(TextColumn("{task.fields[text]}"), BarColumn(), TimeRemainingColumn(),
+                             console=console(stderr=True), transient=True)
         self._bar.add_task("training", total=self.epochs, text="")
         self._bar.start()
         return self._bar

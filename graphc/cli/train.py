@@ -44,10 +44,12 @@ def run(
         "--data", metavar="FILE", help="Train on this .npz or .csv file instead of the model file's own data().")] = None,
     output: options.Output = Path("build"),
     epochs: Annotated[int | None, typer.Option(
-        "--epochs", metavar="NUMBER", min=1, help="Passes over the data, in total, earlier ones of a resumed training included.  [default: 20]")] = None,
+        "--epochs", metavar="NUMBER", min=1,
+        help="Passes over the data, in total: of a resumed training the earlier ones count.  [default: 20]")] = None,
     batch_size: Annotated[int | None, typer.Option(
         "--batch-size", metavar="ROWS", min=1, help="Examples in a step.  [default: 32]")] = None,
-    optimizer: Annotated[OptimizerName | None, typer.Option("--optimizer", help="What turns gradients into steps.  [default: adam]")] = None,
+    optimizer: Annotated[OptimizerName | None, typer.Option(
+        "--optimizer", help="What turns gradients into steps.  [default: adam]")] = None,
     lr: Annotated[float | None, typer.Option(
         "--lr", metavar="RATE", help="The learning rate.  [default: 0.001; 0.01 for sgd]")] = None,
     momentum: Annotated[float | None, typer.Option("--momentum", metavar="FACTOR", help="The momentum of sgd.  [default: 0]")] = None,

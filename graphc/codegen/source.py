@@ -3,6 +3,7 @@
 A kernel's parameters are its arrays, flat, then its sizes. Kernels of the same structure have the same text but for
 names and comments, so that the runtime compiles equal structures once.
 """
+
 from __future__ import annotations
 
 import keyword
@@ -16,14 +17,29 @@ from ..graph.scalar import Scalar
 from ..graph.size import Size
 from ..lowering.ir import Accumulate, Arg, Assign, Kernel, Load, Loop, Note, Position, Statement, Store
 
-_INFIX = {"add": ("+", 5), "sub": ("-", 5), "mul": ("*", 6), "div": ("/", 6), "less": ("<", 3), "less_equal": ("<=", 3),
-          "greater": (">", 3), "greater_equal": (">=", 3), "equal": ("==", 3), "not_equal": ("!=", 3),
-          "logical_and": ("&", 4), "logical_or": ("|", 4)}
+_INFIX = {
+    "add": ("+", 5),
+    "sub": ("-", 5),
+    "mul": ("*", 6),
+    "div": ("/", 6),
+    "less": ("<", 3),
+    "less_equal": ("<=", 3),
+    "greater": (">", 3),
+    "greater_equal": (">=", 3),
+    "equal": ("==", 3),
+    "not_equal": ("!=", 3),
+    "logical_and": ("&", 4),
+    "logical_or": ("|", 4),
+}
 _WORDS = {"maximum": "fmax", "minimum": "fmin", "where": "select"}
 # what a kernel's text may call; a parameter must not hide one
 VOCABULARY = frozenset(
-    "f32 f64 i32 i64 bool_ select fmax fmin radd rmul rmax rmin fma isnan fabs floor at exp expm1 log log1p tanh erf sin cos pow sqrt "
-    "exp2 log2 range np kernel abs min max sum".split())
+    (
+        *("f32", "f64", "i32", "i64", "bool_", "select", "fmax", "fmin", "radd", "rmul", "rmax", "rmin"),
+        *("fma", "isnan", "fabs", "floor", "at", "exp", "exp2", "expm1", "log", "log2", "log1p", "tanh"),
+        *("erf", "sin", "cos", "pow", "sqrt", "sigmoid", "range", "kernel"),
+    )
+)
 _REDUCE = {"sum": "radd", "prod": "rmul", "max": "rmax", "min": "rmin"}
 ATOM = 9
 LONGEST = 90  # characters of an expression; a longer one is split
@@ -44,19 +60,33 @@ def print_kernel(kernel: Kernel) -> Source:
     printer.block(kernel.body, 1)
     sizes = [printer.size_names[value] for value in printer.sizes]
     signature = tuple(f"{'bool' if a.dtype is bool_ else a.dtype.name}*" for a in kernel.arrays) + ("i64",) * len(sizes)
-    doc = [f'    """{kernel.notes[0] if len(kernel.notes) == 1 else f"{len(kernel.notes)} statements over shared loops."}', ""]
+    doc = [
+        f'    """{kernel.notes[0] if len(kernel.notes) == 1 else f"{len(kernel.notes)} statements over shared loops."}',
+        "",
+    ]
     for name, array in zip(printer.arrays, kernel.arrays, strict=True):
         doc.append(f"    {name}: {array.dtype}{', written' if array.written else ''}")
     shown = [f"{name} = {value}" for name, value in zip(sizes, printer.sizes, strict=True) if name != str(value)]
     doc += [f"    {', '.join(shown)}"] if shown else []
     doc.append('    """')
-    text = "\n".join([f"def {kernel.name}({', '.join([*printer.arrays, *sizes])}):", *doc, *(printer.lines or ["    pass"])]) + "\n"
+    text = (
+        "\n".join(
+            [f"def {kernel.name}({', '.join([*printer.arrays, *sizes])}):", *doc, *(printer.lines or ["    pass"])]
+        )
+        + "\n"
+    )
     return Source(text, signature, tuple(printer.sizes))
 
 
 def _free(name: str, taken: set[str]) -> str:
     """A parameter's name that is no word of the kernel language and not taken."""
-    while name in VOCABULARY or name in taken or keyword.iskeyword(name) or re.fullmatch(r"[vtin]\d+", name) or not name.isidentifier():
+    while (
+        name in VOCABULARY
+        or name in taken
+        or keyword.iskeyword(name)
+        or re.fullmatch(r"[vtin]\d+", name)
+        or not name.isidentifier()
+    ):
         name += "_"
         if not name.isidentifier():
             name = f"a_{name}"
@@ -112,7 +142,10 @@ class _Printer:
             self.line(f"{target} = {value}", depth)
         elif isinstance(item, Accumulate):
             name = self.local(item.local)
-            self.line(f"{name} = {self.rounded(f'{_REDUCE[item.reduce]}({name}, {self.shared(item.expression, depth)})', item.expression.dtype)}", depth)
+            self.line(
+                f"{name} = {self.rounded(f'{_REDUCE[item.reduce]}({name}, {self.shared(item.expression, depth)})', item.expression.dtype)}",
+                depth,
+            )
         else:
             self.first_maximum(item, depth)
 
@@ -178,7 +211,11 @@ class _Printer:
         if e.op == "logical_not":
             return f"(not {_bracket(args[0])})", ATOM
         if e.op == "abs":
-            return (f"fabs({plain[0]})" if e.dtype.is_float else self.rounded(f"select({plain[0]} < 0, -{plain[0]}, {plain[0]})", e.dtype)), ATOM
+            return (
+                f"fabs({plain[0]})"
+                if e.dtype.is_float
+                else self.rounded(f"select({plain[0]} < 0, -{plain[0]}, {plain[0]})", e.dtype)
+            ), ATOM
         return f"{_WORDS.get(e.op, e.op)}({', '.join(plain)})", ATOM
 
     def rounded(self, text: str, dtype: DType) -> str:
@@ -219,7 +256,10 @@ class _Printer:
         return " + ".join(parts)
 
     def position(self, position: Position, lookups: tuple[str, ...]) -> str:
-        looked_up = [text if stride == 1 else f"{text}*{self.size(stride)}" for text, stride in zip(lookups, position.strides, strict=True)]
+        looked_up = [
+            text if stride == 1 else f"{text}*{self.size(stride)}"
+            for text, stride in zip(lookups, position.strides, strict=True)
+        ]
         fixed = self.affine(position.affine)
         return " + ".join([*looked_up, fixed] if fixed != "0" or not looked_up else looked_up)
 

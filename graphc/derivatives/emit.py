@@ -3,6 +3,7 @@
 A clause that writes each loop variable to an axis of its own is a computation over its box followed by a sum over
 the rest. Anything else, a scatter or a strided write, stays a `formula` node, which differentiates by the same rule.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -10,13 +11,12 @@ from dataclasses import replace
 
 from ..graph import scalar as sc
 from ..graph.dtype import bool_, i64
-from ..graph.formula import ZERO, Affine, Clause, Formula, Lookup, Read, var
+from ..graph.formula import ZERO, Affine, Clause, Formula, Lookup, Read, drop_units, var
 from ..graph.node import Node, TensorType
 from ..graph.scalar import Scalar
 from ..graph.size import Size, size
 from ..ops import build
 from ..ops.contract import LETTERS
-from .rule import drop_units
 
 
 def emit(clause: Clause, operands: Sequence[Node], kind: TensorType, *, contraction: bool = False) -> Node:

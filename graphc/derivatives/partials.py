@@ -1,4 +1,5 @@
 """Partial derivatives of the elementwise rows: SymPy's, once per row, in the inputs and the output `y`."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
 """Reverse mode on the graph: cotangents flow from a scalar to what it depends on, one adjoint per operand."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -64,7 +65,9 @@ def pullback(node: Node, position: int, cotangent: Node, support: Support) -> No
     for clause in formula.clauses:
         for k, read in enumerate(clause.reads):
             if read.operand == position:
-                contribution = _adjoint(node, _with_constants(clause, node.operands), k, formula.reduce, cotangent, support)
+                contribution = _adjoint(
+                    node, _with_constants(clause, node.operands), k, formula.reduce, cotangent, support
+                )
                 total = contribution if total is None else build.make("add", total, contribution)
     return None if total is None else build.broadcast_to(total, node.operands[position].shape)
 
@@ -102,6 +105,7 @@ def _adjoint(node: Node, clause: Clause, k: int, reduce: str, cotangent: Node, s
 
 def _with_constants(clause: Clause, operands: tuple[Node, ...]) -> Clause:
     """The clause with operands that are numbers written into its body, where partials can be simplified by them."""
+
     def number(e: Scalar) -> Scalar | None:
         value = build.const_value(operands[clause.reads[e.value].operand]) if e.op == "arg" else None
         return None if value is None else sc.const(value, e.dtype)
@@ -129,4 +133,8 @@ def expand(graph: Graph) -> Graph:
                 done[y] = gradients(new[y], [new[w] for w in wanted[y] if w in new], graph.tables)
             new[node] = done[y][new[x]] if new[x] in done[y] else build.full(0, x.shape, x.dtype)
         graph.tables.inherit(new[node], node)
-    return replace(graph, outputs={k: new[v] for k, v in graph.outputs.items()}, updates={k: new[v] for k, v in graph.updates.items()})
+    return replace(
+        graph,
+        outputs={k: new[v] for k, v in graph.outputs.items()},
+        updates={k: new[v] for k, v in graph.updates.items()},
+    )

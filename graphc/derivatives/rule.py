@@ -6,15 +6,16 @@ Nothing here knows any operation. `∂f/∂A` is a scalar expression put togethe
 partials. A partial that is zero in a branch stays a choice of branches, `where(c, ȳ·p, 0)`, so that a singular
 value never meets the branch not taken.
 """
+
 from __future__ import annotations
 
 from dataclasses import replace
 
 from ..graph import scalar as sc
 from ..graph.dtype import bool_, i64
-from ..graph.formula import Affine, Clause, Read, affine
+from ..graph.formula import Clause, Read, affine
 from ..graph.scalar import Scalar
-from ..graph.size import Size, size
+from ..graph.size import size
 from ..ops.fold import fold_scalar
 from .partials import template
 
@@ -79,7 +80,9 @@ def _converted(inner: Scalar, outer: Scalar) -> Scalar:
     return inner if inner.dtype is outer.dtype else Scalar("cast", (inner,), outer.dtype)
 
 
-def adjoint(clause: Clause, read: int, cotangent: Scalar, partial: Scalar, support: Scalar | None, extra_reads: tuple[Read, ...]) -> Clause:
+def adjoint(
+    clause: Clause, read: int, cotangent: Scalar, partial: Scalar, support: Scalar | None, extra_reads: tuple[Read, ...]
+) -> Clause:
     """The adjoint clause of one read.
 
     cotangent, partial, support: expressions over the clause's reads followed by `extra_reads`. Where the support is
@@ -102,22 +105,3 @@ def chosen(clause: Clause, reduced: int, cotangent: Scalar, position: Scalar) ->
         stride = stride * clause.box[axis]
     same = Scalar("equal", (position, Scalar("index", (), i64, here)), bool_)
     return where(same, cotangent, sc.const(0, cotangent.dtype))
-
-
-def drop_units(clause: Clause) -> Clause:
-    """The clause without axes of length 1: their variable is 0."""
-    unit = {a for a, extent in enumerate(clause.box) if extent == 1}
-    if not unit:
-        return clause
-    kept = [a for a in range(len(clause.box)) if a not in unit]
-    values: dict[int, Affine] = {a: affine(0) for a in unit} | {a: affine(0, {i: 1}) for i, a in enumerate(kept)}
-    return renumber(clause, tuple(clause.box[a] for a in kept), values)
-
-
-def renumber(clause: Clause, box: tuple[Size, ...], values: dict[int, Affine]) -> Clause:
-    """The clause over another box, its variables replaced."""
-    from_index = lambda i: i.substitute(values) if isinstance(i, Affine) else replace(  # noqa: E731
-        i, map=tuple(m.substitute(values) for m in i.map))
-    body = sc.rebuild(clause.body, lambda e: Scalar("index", (), e.dtype, e.value.substitute(values)) if e.op == "index" else None)
-    return Clause(box, tuple(Read(r.operand, tuple(map(from_index, r.map))) for r in clause.reads), body,
-                  tuple(map(from_index, clause.write)), tuple(g.substitute(values) for g in clause.guards))

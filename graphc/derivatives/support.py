@@ -4,6 +4,7 @@ The cotangent of a branch not taken is zero, and zero times the ∞ or NaN of a 
 cotangent meets a partial that may be singular, its support is asked for: a condition outside which it is zero by
 choice, not by value. The condition is derived from how the cotangent was computed.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -88,11 +89,23 @@ class Support:
         known = not own or condition in self.conditions
         if _is_zero(b):
             rest = inner(a)
-            return condition if known and rest is None else make("logical_and", condition, rest) if known and rest is not None else rest
+            return (
+                condition
+                if known and rest is None
+                else make("logical_and", condition, rest)
+                if known and rest is not None
+                else rest
+            )
         if _is_zero(a):
             rest = inner(b)
             other = make("logical_not", condition)
-            return other if known and rest is None else make("logical_and", other, rest) if known and rest is not None else rest
+            return (
+                other
+                if known and rest is None
+                else make("logical_and", other, rest)
+                if known and rest is not None
+                else rest
+            )
         taken, left = inner(a), inner(b)
         return None if taken is None or left is None else make("where", condition, taken, left)
 
@@ -109,7 +122,9 @@ class Support:
             found = _any(found, summed)
             order = [kept.index(letter) for letter in output if letter in kept]
             found = build.transpose(found, order)
-            return build.reshape(found, tuple(e if letter in kept else size(1) for letter, e in zip(output, node.shape, strict=True)))
+            return build.reshape(
+                found, tuple(e if letter in kept else size(1) for letter, e in zip(output, node.shape, strict=True))
+            )
         return None
 
     def _formula(self, node: Node, inner: Callable[[Node], Node | None]) -> Node | None:
@@ -127,7 +142,9 @@ class Support:
             operands = tuple(counted if k == read else o for k, o in enumerate(node.operands))
             reads = tuple(replace(r) for r in clause.reads)
             moved = replace(clause, body=sc.arg(clause.body.value, i32), reads=reads)
-            total = make("formula", *operands, formula=Formula((moved,), formula.reduce, sc.const(0, i32)), shape=node.shape)
+            total = make(
+                "formula", *operands, formula=Formula((moved,), formula.reduce, sc.const(0, i32)), shape=node.shape
+            )
             return make("greater", total, build.const(0, i32))
         return None
 

@@ -1,4 +1,5 @@
 """The functions of the DSL: pure, with the names and meanings of NumPy and of torch.nn.functional."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -10,14 +11,63 @@ from ..errors import TraceError
 from ..graph.dtype import DType, bool_, i64
 from ..graph.size import Size, SizeLike, product, size
 from ..ops.contract import LETTERS, normal_spec
-from .tensor import Tensor, Value, cast as _cast, common_type, constant, elementwise, fail, lift, matmul, record
+from .tensor import Tensor, Value, common_type, constant, elementwise, fail, lift, matmul, record
+from .tensor import cast as _cast
 from .trace import current
 
 __all__ = [
-    "abs", "arange", "argmax", "broadcast_to", "cast", "concat", "const", "cos", "dim", "einsum", "equal", "erf", "exp", "expand_dims",
-    "expm1", "full", "grad", "hvp", "log", "log1p", "log_softmax", "logical_and", "logical_not", "logical_or", "logsumexp", "matmul",
-    "max", "maximum", "mean", "min", "minimum", "ones", "relu", "reshape", "sigmoid", "sin", "softmax", "softplus", "split", "sqrt",
-    "square", "squeeze", "stack", "stop_gradient", "sum", "take", "take_along_axis", "tanh", "transpose", "where", "zeros"]
+    "abs",
+    "arange",
+    "argmax",
+    "broadcast_to",
+    "cast",
+    "concat",
+    "const",
+    "cos",
+    "dim",
+    "einsum",
+    "equal",
+    "erf",
+    "exp",
+    "expand_dims",
+    "expm1",
+    "full",
+    "grad",
+    "hvp",
+    "log",
+    "log1p",
+    "log_softmax",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logsumexp",
+    "matmul",
+    "max",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "ones",
+    "relu",
+    "reshape",
+    "sigmoid",
+    "sin",
+    "softmax",
+    "softplus",
+    "split",
+    "sqrt",
+    "square",
+    "squeeze",
+    "stack",
+    "stop_gradient",
+    "sum",
+    "take",
+    "take_along_axis",
+    "tanh",
+    "transpose",
+    "where",
+    "zeros",
+]
 
 Axis = int | Sequence[int] | None
 
@@ -230,7 +280,7 @@ def einsum(spec: str, *operands: Value) -> Tensor:
     for i, (letters, tensor) in enumerate(zip(inputs, tensors, strict=True)):
         if "..." in letters:
             count = tensor.ndim - len(letters) + 3
-            names = "".join(free[:max_count(tensors)])[max_count(tensors) - count:] if count > 0 else ""
+            names = "".join(free[: max_count(tensors)])[max_count(tensors) - count :] if count > 0 else ""
             inputs[i] = letters.replace("...", names)
             widest = names if len(names) > len(widest) else widest
     if "->" in compact:
@@ -269,7 +319,11 @@ def reshape(x: Value, shape: SizeLike | Sequence[SizeLike]) -> Tensor:
     if size(-1) in wanted:
         known = product(s for s in wanted if s != -1)
         if known == 0 or (rest := tensor.node.type.numel // known) * known != tensor.node.type.numel:
-            return fail(TraceError(f"reshape: {tensor.node.type} of {tensor.node.type.numel} elements does not divide into ({', '.join(map(str, wanted))})"))
+            return fail(
+                TraceError(
+                    f"reshape: {tensor.node.type} of {tensor.node.type.numel} elements does not divide into ({', '.join(map(str, wanted))})"
+                )
+            )
         wanted = tuple(rest if s == -1 else s for s in wanted)
     return record("reshape", tensor, shape=wanted)
 
@@ -279,7 +333,11 @@ def transpose(x: Value, axes: Sequence[int] | None = None) -> Tensor:
     tensor = lift(x)
     if tensor.broken:
         return tensor
-    perm = tuple(range(tensor.ndim))[::-1] if axes is None else tuple(a % tensor.ndim if -tensor.ndim <= a < tensor.ndim else a for a in axes)
+    perm = (
+        tuple(range(tensor.ndim))[::-1]
+        if axes is None
+        else tuple(a % tensor.ndim if -tensor.ndim <= a < tensor.ndim else a for a in axes)
+    )
     return record("transpose", tensor, perm=perm)
 
 
@@ -303,12 +361,16 @@ def squeeze(x: Value, axis: Axis = None) -> Tensor:
     tensor = lift(x)
     if tensor.broken:
         return tensor
-    axes = tuple(d for d, e in enumerate(tensor.node.shape) if e == 1) if axis is None else _axes("squeeze", tensor, axis)
+    axes = (
+        tuple(d for d, e in enumerate(tensor.node.shape) if e == 1) if axis is None else _axes("squeeze", tensor, axis)
+    )
     if axes is None:
         return Tensor(None)
     for a in axes:
         if tensor.node.shape[a] != 1:
-            return fail(TraceError(f"squeeze: axis {a} of {tensor.node.type} has the length {tensor.node.shape[a]}, not 1"))
+            return fail(
+                TraceError(f"squeeze: axis {a} of {tensor.node.type} has the length {tensor.node.shape[a]}, not 1")
+            )
     return record("reshape", tensor, shape=tuple(e for d, e in enumerate(tensor.node.shape) if d not in axes))
 
 
@@ -340,8 +402,12 @@ def split(x: Value, n: int, axis: int = 0) -> list[Tensor]:
     extent = tensor.node.shape[axes[0]]
     part = extent // n
     if part * n != extent:
-        fail(TraceError(f"split: axis {axis} of {tensor.node.type}, of length {extent}, does not divide into {n} equal parts",
-                        how=f"choose a number that divides {extent}"))
+        fail(
+            TraceError(
+                f"split: axis {axis} of {tensor.node.type}, of length {extent}, does not divide into {n} equal parts",
+                how=f"choose a number that divides {extent}",
+            )
+        )
         return broken
     sections = []
     for i in range(n):
@@ -425,5 +491,3 @@ def hvp(loss: Value, wrt: Sequence[Tensor], vectors: Sequence[Value]) -> list[Te
     for p in products[1:]:
         total = total + p
     return grad(total, list(wrt))
-
-

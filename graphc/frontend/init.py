@@ -3,6 +3,7 @@
 A generator is seeded by the compilation's seed and the parameter's full name, so that adding a layer does not
 change the others' values. Shapes are (fan-in, …, fan-out): the last axis is the output, all others the input.
 """
+
 from __future__ import annotations
 
 import zlib
@@ -102,8 +103,16 @@ def from_array(array: Any) -> Initializer:
 
 
 _BY_NAME: dict[str, Callable[[], Initializer]] = {
-    "zeros": zeros, "ones": ones, "uniform": uniform, "normal": normal, "glorot_uniform": glorot_uniform,
-    "glorot_normal": glorot_normal, "he_uniform": he_uniform, "he_normal": he_normal, "orthogonal": orthogonal}
+    "zeros": zeros,
+    "ones": ones,
+    "uniform": uniform,
+    "normal": normal,
+    "glorot_uniform": glorot_uniform,
+    "glorot_normal": glorot_normal,
+    "he_uniform": he_uniform,
+    "he_normal": he_normal,
+    "orthogonal": orthogonal,
+}
 
 
 def resolve(init: Any, shape: Shape | None, default: Initializer | None = None) -> Initializer:

@@ -1,4 +1,5 @@
 """Model files: executed under a private module name; every model they define is collected."""
+
 from __future__ import annotations
 
 import hashlib
@@ -48,32 +49,50 @@ def load_file(path: str | Path) -> ModelFile:
     except GraphcError:
         raise
     except SyntaxError as error:
-        raise ModelError(f"the model file cannot be read: {error.msg}", where=SourceLine(str(file), error.lineno or 1)) from error
+        raise ModelError(
+            f"the model file cannot be read: {error.msg}", where=SourceLine(str(file), error.lineno or 1)
+        ) from error
     except Exception as error:
-        raise ModelError(f"the model file raises {type(error).__name__}: {error}", where=_line(error, str(file))) from error
+        raise ModelError(
+            f"the model file raises {type(error).__name__}: {error}", where=_line(error, str(file))
+        ) from error
     finally:
         sys.path.remove(str(file.parent))
     models = {m.name: m for m in vars(module).values() if isinstance(m, Model) and m.source.file == str(file)}
     if not models:
-        raise ModelError(f"the model file {path} defines no model", where=SourceLine(str(file), 1),
-                         how="mark a function with @gc.model")
+        raise ModelError(
+            f"the model file {path} defines no model",
+            where=SourceLine(str(file), 1),
+            how="mark a function with @gc.model",
+        )
     data = module.__dict__.get("data")
     training = module.__dict__.get("training")
-    return ModelFile(file, models, data if callable(data) else None, hashlib.sha256(text).hexdigest(), module.__doc__ or "",
-                     training if isinstance(training, Mapping) else {})
+    return ModelFile(
+        file,
+        models,
+        data if callable(data) else None,
+        hashlib.sha256(text).hexdigest(),
+        module.__doc__ or "",
+        training if isinstance(training, Mapping) else {},
+    )
 
 
 def call_data(file: ModelFile, **options: Any) -> Any:
     """What the file's `data` function gives. ModelError where it has none, or where that fails."""
     if file.data is None:
-        raise ModelError(f"the model file {file.path.name} has no data()", where=SourceLine(str(file.path), 1),
-                         how="define data() returning gc.Dataset(train=…), or give --data FILE")
+        raise ModelError(
+            f"the model file {file.path.name} has no data()",
+            where=SourceLine(str(file.path), 1),
+            how="define data() returning gc.Dataset(train=…), or give --data FILE",
+        )
     try:
         return file.data(**options)
     except GraphcError:
         raise
     except Exception as error:
-        raise ModelError(f"data() raises {type(error).__name__}: {error}", where=_line(error, str(file.path))) from error
+        raise ModelError(
+            f"data() raises {type(error).__name__}: {error}", where=_line(error, str(file.path))
+        ) from error
 
 
 def choose(file: ModelFile, name: str | None) -> list[Model]:
@@ -82,8 +101,11 @@ def choose(file: ModelFile, name: str | None) -> list[Model]:
         return list(file.models.values())
     if name not in file.models:
         near = get_close_matches(name, file.models, 1)
-        raise ModelError(f"{file.path.name} defines no model {name!r}", where=SourceLine(str(file.path), 1),
-                         how=(f"did you mean {near[0]!r}? " if near else "") + f"it defines: {', '.join(file.models)}")
+        raise ModelError(
+            f"{file.path.name} defines no model {name!r}",
+            where=SourceLine(str(file.path), 1),
+            how=(f"did you mean {near[0]!r}? " if near else "") + f"it defines: {', '.join(file.models)}",
+        )
     return [file.models[name]]
 
 

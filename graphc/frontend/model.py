@@ -1,4 +1,5 @@
 """Models: the decorator, parameters, states, updates, outputs, and the trace of a model's function."""
+
 from __future__ import annotations
 
 import inspect
@@ -63,7 +64,10 @@ def model(function: Callable[..., Outputs]) -> Model:
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY:
             if parameter.default is parameter.empty:
-                wrong(f"the hyperparameter {parameter.name!r} has no default", f"write {parameter.name}=… in the signature")
+                wrong(
+                    f"the hyperparameter {parameter.name!r} has no default",
+                    f"write {parameter.name}=… in the signature",
+                )
             if parameter.name in RESERVED_HYPERPARAMETERS:
                 wrong(f"the hyperparameter name {parameter.name!r} is reserved for gc.compile", "choose another name")
             hyperparameters[parameter.name] = parameter.default
@@ -74,9 +78,15 @@ def model(function: Callable[..., Outputs]) -> Model:
             if isinstance(annotation, DType):
                 annotation = annotation[()]
             if not isinstance(annotation, Annotation):
-                wrong(f"the input {parameter.name!r} has no type", f'annotate it, for example {parameter.name}: gc.f32["B", 2]; hyperparameters stand behind a *')
+                wrong(
+                    f"the input {parameter.name!r} has no type",
+                    f'annotate it, for example {parameter.name}: gc.f32["B", 2]; hyperparameters stand behind a *',
+                )
             elif parameter.name in RESERVED_INPUTS:
-                wrong(f"the input name {parameter.name!r} is reserved", f"choose another name; {', '.join(RESERVED_INPUTS)} are arguments of the compiled model")
+                wrong(
+                    f"the input name {parameter.name!r} is reserved",
+                    f"choose another name; {', '.join(RESERVED_INPUTS)} are arguments of the compiled model",
+                )
             else:
                 inputs[parameter.name] = annotation
     raise_all(errors)
@@ -97,14 +107,18 @@ def state(name: str, shape: Any = (), init: Any = None, shared: bool = False, dt
     return _declare("state", name, shape, init, False, shared, dtype)
 
 
-def _declare(kind: str, name: str, shape: Any, init: Any, trainable: bool, shared: bool, dtype: DType | None = None) -> Tensor:
+def _declare(
+    kind: str, name: str, shape: Any, init: Any, trainable: bool, shared: bool, dtype: DType | None = None
+) -> Tensor:
     trace, source = current(f"gc.{kind}"), caller()
     full_name = trace.full_name(name)
     try:
         sizes = _shape(shape)
         if kind == "param" and any(s.constant is None for s in sizes):
-            raise TraceError(f"the parameter {full_name!r} has the symbolic shape ({', '.join(map(str, sizes))})",
-                             how="a parameter's sizes are numbers; use a hyperparameter or the constant size of an input")
+            raise TraceError(
+                f"the parameter {full_name!r} has the symbolic shape ({', '.join(map(str, sizes))})",
+                how="a parameter's sizes are numbers; use a hyperparameter or the constant size of an input",
+            )
         if any((s.constant or 0) < 0 for s in sizes):
             raise TraceError(f"the parameter {full_name!r} has the negative size ({', '.join(map(str, sizes))})")
         known = tuple(int(s) for s in sizes) if all(s.constant is not None for s in sizes) else None
@@ -126,32 +140,51 @@ def _check_name(trace: Trace, new: Declaration) -> None:
     name = new.variable.name
     here, elsewhere = trace.made.get(name), trace.declarations.get(name)
     if here and not (here.shared and new.shared):
-        raise TraceError(f"the {new.variable.kind} {name!r} is made twice", why=f"it was first made at {here.source}",
-                         how="give it another name or scope; to tie weights use the first value twice, or write shared=True on both")
+        raise TraceError(
+            f"the {new.variable.kind} {name!r} is made twice",
+            why=f"it was first made at {here.source}",
+            how="give it another name or scope; to tie weights use the first value twice, or write shared=True on both",
+        )
     other = here or elsewhere
     if other and other.variable != new.variable:
+
         def show(v: Variable) -> str:
             return f"{v.kind} {TensorType(v.dtype, v.shape)}{'' if v.trainable or v.kind == 'state' else ', not trainable'}"
-        raise TraceError(f"{name!r} is declared as {show(new.variable)} here and as {show(other.variable)} at {other.source}",
-                         how="what shares a name must be declared alike")
+
+        raise TraceError(
+            f"{name!r} is declared as {show(new.variable)} here and as {show(other.variable)} at {other.source}",
+            how="what shares a name must be declared alike",
+        )
 
 
 def update(target: Tensor, value: Any) -> None:
     """Set a state or parameter to a value when the call ends."""
     trace, source = current("gc.update"), caller()
     if not isinstance(target, Tensor) or (not target.broken and target.node.op not in ("param", "state")):
-        fail(TraceError("gc.update sets a state or a parameter, and this is neither", how="pass what gc.state or gc.param returned"), source)
+        fail(
+            TraceError(
+                "gc.update sets a state or a parameter, and this is neither",
+                how="pass what gc.state or gc.param returned",
+            ),
+            source,
+        )
         return
     new = lift(value, None if target.broken else target.dtype)
     if target.broken or new.broken:
         return
     name = target.node.attr("name")
-    if name in trace.updates:
+    if target.node in trace.updates:
         fail(TraceError(f"{name!r} is updated twice in one model"), source)
     elif new.node.type != target.node.type:
-        fail(TraceError(f"the update of {name!r} has the type {new.node.type}, the {target.node.op} {target.node.type}", how="shapes and types must be the same"), source)
+        fail(
+            TraceError(
+                f"the update of {name!r} has the type {new.node.type}, the {target.node.op} {target.node.type}",
+                how="shapes and types must be the same",
+            ),
+            source,
+        )
     else:
-        trace.updates[name] = new.node
+        trace.updates[target.node] = new.node
 
 
 # -- tracing ---------------------------------------------------------------------------------------------------------
@@ -175,8 +208,13 @@ class Optimiser(Protocol):
         """Call gc.update on the parameters, from gc.grad of the loss, with states of its own."""
 
 
-def trace_models(models: Sequence[Model], name: str, float_type: DType, hyperparameters: Mapping[str, Any],
-                 optimiser: Optimiser | None = None) -> Module:
+def trace_models(
+    models: Sequence[Model],
+    name: str,
+    float_type: DType,
+    hyperparameters: Mapping[str, Any],
+    optimiser: Optimiser | None = None,
+) -> Module:
     """Run each model's function once; with an optimiser, once more for its training step.
 
     Hyperparameters go to the models that have them.
@@ -185,8 +223,11 @@ def trace_models(models: Sequence[Model], name: str, float_type: DType, hyperpar
     for key in hyperparameters:
         if key not in known:
             near = get_close_matches(key, known, 1)
-            raise ModelError(f"{', '.join(m.name for m in models)} has no hyperparameter {key!r}", where=models[0].source,
-                             how=f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(known)) or 'none'}")
+            raise ModelError(
+                f"{', '.join(m.name for m in models)} has no hyperparameter {key!r}",
+                where=models[0].source,
+                how=f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(known)) or 'none'}",
+            )
     module = Module(name, {}, {}, {}, {}, float_type)
     for m in models:
         if m.name in module.entries:
@@ -203,11 +244,14 @@ def trace_models(models: Sequence[Model], name: str, float_type: DType, hyperpar
 
 def trace_step(trace: Trace, graph: Graph, optimiser: Optimiser) -> Graph:
     """The graph of a training step: the model's outputs, and its updates with the optimiser's."""
-    params = {n: d.variable for n, d in trace.made.items() if d.variable.trainable and n not in trace.updates}
+    updated = {node.attr("name") for node in trace.updates}
+    params = {n: d.variable for n, d in trace.made.items() if d.variable.trainable and n not in updated}
     own, trace.updates = trace.updates, dict(trace.updates)
     with active(trace):
-        optimiser.update(Tensor(graph.outputs["loss"]), {
-            n: Tensor(Node("param", (), TensorType(v.dtype, v.shape), name=n)) for n, v in params.items()})
+        optimiser.update(
+            Tensor(graph.outputs["loss"]),
+            {n: Tensor(Node("param", (), TensorType(v.dtype, v.shape), name=n)) for n, v in params.items()},
+        )
     raise_all(trace.errors)
     updates, trace.updates = trace.updates, own
     return replace(graph, updates=updates, guards=tuple(dict.fromkeys(trace.guards)))
@@ -223,15 +267,25 @@ def trace_model(trace: Trace, m: Model, hyperparameters: Mapping[str, Any]) -> G
             raise_all(trace.errors if error in trace.errors else [*trace.errors, error])
         except Exception as error:
             raise_all(trace.errors)  # an error after a broken value is its consequence
-            raise ModelError(f"model {m.name} raises {type(error).__name__}: {error}", where=_line_of(error, m)) from error
+            raise ModelError(
+                f"model {m.name} raises {type(error).__name__}: {error}", where=_line_of(error, m)
+            ) from error
     if not isinstance(result, Outputs):
-        trace.errors.append(ModelError(f"model {m.name} returns {type(result).__name__}, not gc.outputs(…)", where=m.source,
-                                       how="end it with: return gc.outputs(y=y, loss=loss)"))
+        trace.errors.append(
+            ModelError(
+                f"model {m.name} returns {type(result).__name__}, not gc.outputs(…)",
+                where=m.source,
+                how="end it with: return gc.outputs(y=y, loss=loss)",
+            )
+        )
     raise_all(trace.errors)
     named = {name: tensor.node for name, tensor in result.values.items()}
     if "loss" in named and (named["loss"].shape or not named["loss"].dtype.is_float):
-        raise ModelError(f"the output 'loss' of model {m.name} is {named['loss'].type}, not a floating-point scalar", where=trace.tables.source(named["loss"]) or m.source,
-                         how="reduce it, for example with gc.mean, or give it another name")
+        raise ModelError(
+            f"the output 'loss' of model {m.name} is {named['loss'].type}, not a floating-point scalar",
+            where=trace.tables.source(named["loss"]) or m.source,
+            how="reduce it, for example with gc.mean, or give it another name",
+        )
     if not named and not trace.updates:
         raise ModelError(f"model {m.name} has no outputs and no updates", where=m.source, how="return gc.outputs(y=y)")
     graph = Graph(m.name, tuple(inputs), named, trace.updates, tuple(dict.fromkeys(trace.guards)), trace.tables)
@@ -245,7 +299,9 @@ def _input(trace: Trace, m: Model, name: str, annotation: Annotation) -> Node:
     try:
         shape: tuple[Size, ...] = tuple(parse(s) if isinstance(s, str) else size(s) for s in annotation.shape)
     except (GraphcError, TypeError, ValueError) as error:
-        raise ModelError(f"model {m.name}: the shape of the input {name!r} cannot be read: {error}", where=m.source) from error
+        raise ModelError(
+            f"model {m.name}: the shape of the input {name!r} cannot be read: {error}", where=m.source
+        ) from error
     node = Node("input", (), TensorType(trace.dtype(annotation.dtype), shape), name=name)
     trace.tables.names[node] = name
     with active(trace):
@@ -267,11 +323,27 @@ def _line_of(error: BaseException, m: Model) -> SourceLine:
 def _check_sizes(m: Model, graph: Graph, trace: Trace) -> None:
     known = set(graph.sizes())
     for name in sorted(trace.dims - known):
-        raise ModelError(f"model {m.name}: the size {name!r} is not a size of any input", where=m.source,
-                         how=f"the inputs have the sizes {', '.join(sorted(known)) or 'none'}")
+        raise ModelError(
+            f"model {m.name}: the size {name!r} is not a size of any input",
+            where=m.source,
+            how=f"the inputs have the sizes {', '.join(sorted(known)) or 'none'}",
+        )
     for node in graph.inputs:
         for extent in node.shape:
-            if extent.constant is None and extent != size(next(iter(extent.names))) and not extent.names <= {
-                    n for i in graph.inputs for e in i.shape if len(e.names) == 1 and e == size(next(iter(e.names))) for n in e.names}:
-                raise ModelError(f"model {m.name}: the size {extent} of the input {node.attr('name')!r} does not determine its names",
-                                 where=m.source, how="each name must stand alone as a size of some input")
+            if (
+                extent.constant is None
+                and extent != size(next(iter(extent.names)))
+                and not extent.names
+                <= {
+                    n
+                    for i in graph.inputs
+                    for e in i.shape
+                    if len(e.names) == 1 and e == size(next(iter(e.names)))
+                    for n in e.names
+                }
+            ):
+                raise ModelError(
+                    f"model {m.name}: the size {extent} of the input {node.attr('name')!r} does not determine its names",
+                    where=m.source,
+                    how="each name must stand alone as a size of some input",
+                )

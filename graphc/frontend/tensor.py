@@ -1,4 +1,5 @@
 """The value that a model's function computes with: a node, seen through operators."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -8,15 +9,15 @@ import numpy as np
 
 from ..errors import SourceLine, TraceError, raise_all
 from ..graph.dtype import DType, bool_, from_numpy, i64, promote
-from ..graph.node import Node
-from ..graph.size import Size, size
+from ..graph.node import Node, TensorType
+from ..graph.size import Size, equal, size
 from ..ops import build
 from ..ops.contract import normal_spec
 from ..ops.elementwise import ROWS as ELEMENTWISE
 from ..ops.row import Fit
 from .trace import caller, current
 
-Number = Union[bool, int, float, np.generic, Size]
+Number = bool | int | float | np.generic | Size
 Value = Union["Tensor", Number, np.ndarray, Sequence[Any]]
 
 
@@ -66,39 +67,93 @@ class Tensor:
         return "Tensor(broken)" if self.broken else f"Tensor({self.node.type})"
 
     # -- operators ----------------------------------------------------------------------------------------------
-    def __add__(self, other: Value) -> Tensor: return elementwise("add", self, other)
-    def __radd__(self, other: Value) -> Tensor: return elementwise("add", other, self)
-    def __sub__(self, other: Value) -> Tensor: return elementwise("sub", self, other)
-    def __rsub__(self, other: Value) -> Tensor: return elementwise("sub", other, self)
-    def __mul__(self, other: Value) -> Tensor: return elementwise("mul", self, other)
-    def __rmul__(self, other: Value) -> Tensor: return elementwise("mul", other, self)
-    def __truediv__(self, other: Value) -> Tensor: return elementwise("div", self, other)
-    def __rtruediv__(self, other: Value) -> Tensor: return elementwise("div", other, self)
-    def __pow__(self, other: Value) -> Tensor: return elementwise("pow", self, other)
-    def __rpow__(self, other: Value) -> Tensor: return elementwise("pow", other, self)
-    def __matmul__(self, other: Value) -> Tensor: return matmul(self, other)
-    def __rmatmul__(self, other: Value) -> Tensor: return matmul(other, self)
-    def __neg__(self) -> Tensor: return elementwise("neg", self)
-    def __pos__(self) -> Tensor: return self
-    def __abs__(self) -> Tensor: return elementwise("abs", self)
-    def __lt__(self, other: Value) -> Tensor: return elementwise("less", self, other)
-    def __le__(self, other: Value) -> Tensor: return elementwise("less_equal", self, other)
-    def __gt__(self, other: Value) -> Tensor: return elementwise("greater", self, other)
-    def __ge__(self, other: Value) -> Tensor: return elementwise("greater_equal", self, other)
-    def __eq__(self, other: object) -> Tensor: return elementwise("equal", self, other)  # type: ignore[override, arg-type]
-    def __ne__(self, other: object) -> Tensor: return elementwise("not_equal", self, other)  # type: ignore[override, arg-type]
-    def __and__(self, other: Value) -> Tensor: return elementwise("logical_and", self, other)
-    def __rand__(self, other: Value) -> Tensor: return elementwise("logical_and", other, self)
-    def __or__(self, other: Value) -> Tensor: return elementwise("logical_or", self, other)
-    def __ror__(self, other: Value) -> Tensor: return elementwise("logical_or", other, self)
-    def __invert__(self) -> Tensor: return elementwise("logical_not", self)
+    def __add__(self, other: Value) -> Tensor:
+        return elementwise("add", self, other)
+
+    def __radd__(self, other: Value) -> Tensor:
+        return elementwise("add", other, self)
+
+    def __sub__(self, other: Value) -> Tensor:
+        return elementwise("sub", self, other)
+
+    def __rsub__(self, other: Value) -> Tensor:
+        return elementwise("sub", other, self)
+
+    def __mul__(self, other: Value) -> Tensor:
+        return elementwise("mul", self, other)
+
+    def __rmul__(self, other: Value) -> Tensor:
+        return elementwise("mul", other, self)
+
+    def __truediv__(self, other: Value) -> Tensor:
+        return elementwise("div", self, other)
+
+    def __rtruediv__(self, other: Value) -> Tensor:
+        return elementwise("div", other, self)
+
+    def __pow__(self, other: Value) -> Tensor:
+        return elementwise("pow", self, other)
+
+    def __rpow__(self, other: Value) -> Tensor:
+        return elementwise("pow", other, self)
+
+    def __matmul__(self, other: Value) -> Tensor:
+        return matmul(self, other)
+
+    def __rmatmul__(self, other: Value) -> Tensor:
+        return matmul(other, self)
+
+    def __neg__(self) -> Tensor:
+        return elementwise("neg", self)
+
+    def __pos__(self) -> Tensor:
+        return self
+
+    def __abs__(self) -> Tensor:
+        return elementwise("abs", self)
+
+    def __lt__(self, other: Value) -> Tensor:
+        return elementwise("less", self, other)
+
+    def __le__(self, other: Value) -> Tensor:
+        return elementwise("less_equal", self, other)
+
+    def __gt__(self, other: Value) -> Tensor:
+        return elementwise("greater", self, other)
+
+    def __ge__(self, other: Value) -> Tensor:
+        return elementwise("greater_equal", self, other)
+
+    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
+        return elementwise("equal", self, other)  # type: ignore[arg-type]
+
+    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
+        return elementwise("not_equal", self, other)  # type: ignore[arg-type]
+
+    def __and__(self, other: Value) -> Tensor:
+        return elementwise("logical_and", self, other)
+
+    def __rand__(self, other: Value) -> Tensor:
+        return elementwise("logical_and", other, self)
+
+    def __or__(self, other: Value) -> Tensor:
+        return elementwise("logical_or", self, other)
+
+    def __ror__(self, other: Value) -> Tensor:
+        return elementwise("logical_or", other, self)
+
+    def __invert__(self) -> Tensor:
+        return elementwise("logical_not", self)
 
     __hash__ = object.__hash__
 
     def __bool__(self) -> bool:
-        raise TraceError("a tensor has no truth value while the model is traced", where=caller(),
-                         why="an `if` on it would choose one branch for all inputs",
-                         how="use gc.where(condition, a, b)")
+        raise TraceError(
+            "a tensor has no truth value while the model is traced",
+            where=caller(),
+            why="an `if` on it would choose one branch for all inputs",
+            how="use gc.where(condition, a, b)",
+        )
 
     def __iter__(self) -> Iterator[Tensor]:
         if not self.ndim or not isinstance(self.shape[0], int):
@@ -111,8 +166,11 @@ class Tensor:
         return self.shape[0]
 
     def __array__(self, *_: Any) -> np.ndarray:
-        raise TraceError("a tensor has no numbers while the model is traced, so NumPy cannot work on it", where=caller(),
-                         how="use graphc's function of the same name: gc.exp, not np.exp")
+        raise TraceError(
+            "a tensor has no numbers while the model is traced, so NumPy cannot work on it",
+            where=caller(),
+            how="use graphc's function of the same name: gc.exp, not np.exp",
+        )
 
     def __getitem__(self, key: Any) -> Tensor:
         return index(self, key)
@@ -147,7 +205,12 @@ def constant(value: Any, dtype: DType | None = None) -> Tensor:
     array = np.asarray(value)
     own = from_numpy(array.dtype)
     if own is None:
-        return fail(TraceError(f"an array of {array.dtype} cannot be a constant", how="convert it to float32, float64, int32, int64 or bool"))
+        return fail(
+            TraceError(
+                f"an array of {array.dtype} cannot be a constant",
+                how="convert it to float32, float64, int32, int64 or bool",
+            )
+        )
     trace = current("gc.const")
     node = build.const(array, dtype or trace.dtype(own))
     trace.note(node, caller())
@@ -170,7 +233,11 @@ def lift(value: Any, dtype: DType | None = None) -> Tensor:
         return constant(value, dtype or natural)
     if isinstance(value, (np.ndarray, np.generic, list, tuple)):
         return constant(value)
-    return fail(TraceError(f"a model cannot compute with {type(value).__name__} {value!r}", how="use tensors, numbers or NumPy arrays"))
+    return fail(
+        TraceError(
+            f"a model cannot compute with {type(value).__name__} {value!r}", how="use tensors, numbers or NumPy arrays"
+        )
+    )
 
 
 def common_type(values: Sequence[Any]) -> DType:
@@ -214,17 +281,14 @@ def matmul(a: Value, b: Value) -> Tensor:
     if x.broken or y.broken:
         return Tensor(None)
     if not x.ndim or not y.ndim:
-        return fail(TraceError(f"matmul takes arrays of one axis or more, not {x.node.type} and {y.node.type}", how="use * with a scalar"))
-    inner_x, inner_y = x.node.shape[-1], y.node.shape[-2 if y.ndim > 1 else 0]
-    source = caller()
-    fit = Fit(source=source)
-    try:
-        fit.same(inner_x, inner_y, f"matmul: {x.node.type} @ {y.node.type}: the last axis of the left is {inner_x}, the "
-                 f"{'second to last' if y.ndim > 1 else 'only'} axis of the right is {inner_y}",
-                 how=f"they must be equal: a left operand of {(*map(str, x.node.shape[:-1]), str(inner_y))} or a right one of "
-                     f"{(str(inner_x), *map(str, y.node.shape[1:])) if y.ndim <= 2 else (*map(str, y.node.shape[:-2]), str(inner_x), str(y.node.shape[-1]))} would fit".replace("'", ""))
-    except TraceError as error:
-        return fail(error, source)
+        return fail(
+            TraceError(
+                f"matmul takes arrays of one axis or more, not {x.node.type} and {y.node.type}",
+                how="use * with a scalar",
+            )
+        )
+    if (problem := _matmul_misfit(x.node.type, y.node.type)) is not None:
+        return fail(problem)
     batch_x, batch_y = x.ndim - 2, y.ndim - 2
     batch = max(batch_x, batch_y, 0)
     letters = "abcdefghijklmnopqrstuvw"[:batch]
@@ -245,12 +309,26 @@ def matmul(a: Value, b: Value) -> Tensor:
     return result
 
 
+def _matmul_misfit(x: TensorType, y: TensorType) -> TraceError | None:
+    """The error of a product whose inner sizes can never agree."""
+    inner_x, inner_y = x.shape[-1], y.shape[-2 if y.rank > 1 else 0]
+    if equal(inner_x, inner_y) is not False:
+        return None
+    left = TensorType(x.dtype, (*x.shape[:-1], inner_y))
+    right = TensorType(y.dtype, (*y.shape[:-2], inner_x, y.shape[-1]) if y.rank > 1 else (inner_x,))
+    axis = "second to last" if y.rank > 1 else "only"
+    return TraceError(
+        f"matmul: {x} @ {y}: the last axis of the left is {inner_x}, the {axis} axis of the right is {inner_y}",
+        how=f"they must be equal: a left operand {left} or a right one {right} would fit",
+    )
+
+
 def _batch_letters(x: Tensor, letters: str, own: int) -> tuple[str, Tensor]:
     """The letters of an operand's batch axes; axes of the literal size 1 stretch, so they are dropped."""
     if own <= 0:
         return "", x
     shape = x.node.shape
-    mine = letters[len(letters) - own:]
+    mine = letters[len(letters) - own :]
     kept = [d for d in range(own) if shape[d] != 1]
     if len(kept) < own:
         x = record("reshape", x, shape=tuple(shape[d] for d in kept) + shape[own:])
@@ -270,7 +348,7 @@ def index(x: Tensor, key: Any) -> Tensor:
     if len(dots) > 1:
         return fail(TraceError("an index may hold one `...` only"))
     place = dots[0] if dots else len(items)
-    items[place:place + 1] = [slice(None)] * (x.ndim - used)
+    items[place : place + 1] = [slice(None)] * (x.ndim - used)
 
     source, fit = caller(), Fit(source=caller())
     start: list[Size] = []
@@ -294,7 +372,10 @@ def index(x: Tensor, key: Any) -> Tensor:
             elif isinstance(item, (int, np.integer, Size)):
                 first, stride, length = _position(item, extent, axis, x, fit), size(1), size(1)
             else:
-                raise TraceError(f"an index of type {type(item).__name__}: {item!r}", how="use integers, slices, None, `...` or one integer array")
+                raise TraceError(
+                    f"an index of type {type(item).__name__}: {item!r}",
+                    how="use integers, slices, None, `...` or one integer array",
+                )
             start.append(first)
             step.append(stride)
             extents.append(length)
@@ -334,9 +415,17 @@ def _slice(item: slice, extent: Size, axis: int, x: Tensor, fit: Fit) -> tuple[S
         if value is None:
             return default
         if not isinstance(value, Size) and int(value) < 0:
-            fit.at_least(extent, -int(value), f"the slice bound {value} is out of range for axis {axis} of {x.node.type}, of length {extent}")
+            fit.at_least(
+                extent,
+                -int(value),
+                f"the slice bound {value} is out of range for axis {axis} of {x.node.type}, of length {extent}",
+            )
             return extent + int(value)
-        fit.at_least(extent, value, f"the slice bound {value} is out of range for axis {axis} of {x.node.type}, of length {extent}")
+        fit.at_least(
+            extent,
+            value,
+            f"the slice bound {value} is out of range for axis {axis} of {x.node.type}, of length {extent}",
+        )
         return size(value)
 
     if step > 0:
@@ -345,5 +434,9 @@ def _slice(item: slice, extent: Size, axis: int, x: Tensor, fit: Fit) -> tuple[S
     else:
         first, stop = bound(item.start, extent - 1), bound(item.stop, size(-1))
         length = (first - stop - step - 1) // -step
-    fit.at_least(length, 0, f"the slice {item.start}:{item.stop}:{item.step} of axis {axis} of {x.node.type} has the length {length}")
+    fit.at_least(
+        length,
+        0,
+        f"the slice {item.start}:{item.stop}:{item.step} of axis {axis} of {x.node.type} has the length {length}",
+    )
     return first, size(step), length

@@ -1,4 +1,5 @@
 """Tracing: a model function runs once, and every operation on its values becomes a node."""
+
 from __future__ import annotations
 
 import sys
@@ -39,7 +40,7 @@ class Trace:
     declarations: dict[str, Declaration]
     tables: SideTables = field(default_factory=SideTables)
     guards: list[Guard] = field(default_factory=list)
-    updates: dict[str, Node] = field(default_factory=dict)
+    updates: dict[Node, Node] = field(default_factory=dict)
     errors: list[GraphcError] = field(default_factory=list)
     scopes: list[str] = field(default_factory=list)
     made: dict[str, Declaration] = field(default_factory=dict)
@@ -62,8 +63,11 @@ _ACTIVE: list[Trace] = []
 def current(what: str = "this operation") -> Trace:
     """The trace that is open; TraceError outside a model."""
     if not _ACTIVE:
-        raise TraceError(f"{what} was called outside a model", where=caller(),
-                         how="call it inside a function decorated with @gc.model")
+        raise TraceError(
+            f"{what} was called outside a model",
+            where=caller(),
+            how="call it inside a function decorated with @gc.model",
+        )
     return _ACTIVE[-1]
 
 
@@ -103,5 +107,3 @@ def caller() -> SourceLine | None:
             return SourceLine(file, frame.f_lineno)
         frame = frame.f_back
     return None
-
-

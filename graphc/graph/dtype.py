@@ -1,4 +1,5 @@
 """Element types: the five that graphc computes with, and how two of them meet (NumPy's promotion)."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

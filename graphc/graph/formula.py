@@ -6,13 +6,13 @@
 p0, p1, … or a look-up in an integer array; ⊕ is assignment, sum, product, max, min or arg-max. Cells of `out`
 that no clause writes hold `init`. The family is closed under differentiation.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Union
 
-from .scalar import Scalar
+from .scalar import Scalar, rebuild
 from .size import Size, SizeLike, size
 
 REDUCTIONS = ("assign", "sum", "prod", "max", "min", "argmax")
@@ -85,7 +85,7 @@ class Lookup:
         return f"@{self.operand}[{', '.join(map(str, self.map))}]"
 
 
-Index = Union[Affine, Lookup]
+Index = Affine | Lookup
 AccessMap = tuple[Index, ...]
 
 
@@ -144,5 +144,33 @@ def is_plain(clause: Clause, shape: Sequence[Size]) -> bool:
 def gather(clause_operand: int, shape: Sequence[Size], box: Sequence[Size]) -> Read:
     """The read of an operand that broadcasts against a box: aligned at the last axis, length 1 read at 0."""
     shift = len(box) - len(shape)
-    return Read(clause_operand, tuple(
-        ZERO if extent == 1 and box[d + shift] != 1 else var(d + shift) for d, extent in enumerate(shape)))
+    return Read(
+        clause_operand,
+        tuple(ZERO if extent == 1 and box[d + shift] != 1 else var(d + shift) for d, extent in enumerate(shape)),
+    )
+
+
+def renumber(clause: Clause, box: tuple[Size, ...], values: Mapping[int, Affine]) -> Clause:
+    """The clause over another box, its loop variables replaced by affine forms of the new ones."""
+
+    def new(index: Index) -> Index:
+        if isinstance(index, Affine):
+            return index.substitute(values)
+        return Lookup(index.operand, tuple(m.substitute(values) for m in index.map))
+
+    def leaf(e: Scalar) -> Scalar | None:
+        return Scalar("index", (), e.dtype, e.value.substitute(values)) if e.op == "index" else None
+
+    reads = tuple(Read(r.operand, tuple(map(new, r.map))) for r in clause.reads)
+    guards = tuple(g.substitute(values) for g in clause.guards)
+    return Clause(box, reads, rebuild(clause.body, leaf), tuple(map(new, clause.write)), guards)
+
+
+def drop_units(clause: Clause) -> Clause:
+    """The clause without loops of length 1: their variable is 0."""
+    unit = {a for a, extent in enumerate(clause.box) if extent == 1}
+    if not unit:
+        return clause
+    kept = [a for a in range(len(clause.box)) if a not in unit]
+    values = dict.fromkeys(unit, ZERO) | {a: var(i) for i, a in enumerate(kept)}
+    return renumber(clause, tuple(clause.box[a] for a in kept), values)

@@ -1,4 +1,5 @@
 """A graph: what a model computes, as a networkx MultiDiGraph of interned nodes, with side tables beside it."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
@@ -75,12 +76,13 @@ class SideTables:
 
 @dataclass(frozen=True)
 class Graph:
-    """The computation of one entry: named outputs, updates of variables, and the inputs in signature order."""
+    """The computation of one entry: named outputs, the inputs in signature order, and updates: the node of a
+    parameter or state → its value when the call ends."""
 
     name: str
     inputs: tuple[Node, ...]
     outputs: Mapping[str, Node]
-    updates: Mapping[str, Node] = field(default_factory=dict)
+    updates: Mapping[Node, Node] = field(default_factory=dict)
     guards: tuple[Guard, ...] = ()
     tables: SideTables = field(default_factory=SideTables)
 
@@ -108,10 +110,9 @@ class Graph:
         """The nodes that read it, each once."""
         return list(self.nx.successors(node))
 
-    def requirements(self, node: Node) -> frozenset[str]:
-        """The names of the inputs that a value depends on, by value or through a size that only they fix."""
-        needed = nx.ancestors(self.nx, node) | {node}
-        return frozenset(n.attr("name") for n in needed if n.op == "input")
+    def sources(self, node: Node) -> set[Node]:
+        """The node and everything that it is computed from."""
+        return {node, *nx.ancestors(self.nx, node)}
 
     def sizes(self) -> list[str]:
         """The dimension names of the inputs, in the order of their appearance."""
@@ -127,8 +128,11 @@ class Graph:
         for node in self.nodes:
             new[node] = change(node, tuple(new[o] for o in node.operands))
             self.tables.inherit(new[node], node)
-        return replace(self, outputs={k: new[v] for k, v in self.outputs.items()},
-                       updates={k: new[v] for k, v in self.updates.items()})
+        return replace(
+            self,
+            outputs={k: new[v] for k, v in self.outputs.items()},
+            updates={k: new[v] for k, v in self.updates.items()},
+        )
 
     def select(self, outputs: Iterable[str], updates: bool = True) -> Graph:
         """The graph of some of the outputs, with only the inputs that they need."""

@@ -1,4 +1,5 @@
 """Nodes: frozen and interned, so that `is` means equal. Where a node came from lives in side tables, not here."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable

@@ -6,6 +6,7 @@ floating point may not (x/x to 1). These expressions do only what they are told.
 Leaves are `arg` (the value of the k-th read), `const` (a number), `index` (an affine form of the loop variables)
 and `size` (a size as a number). Inner expressions carry the name of an elementwise row.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -62,7 +63,9 @@ def is_const(expression: Scalar, value: float) -> bool:
     return expression.op == "const" and expression.value == value
 
 
-def fold(expression: Scalar, visit: Callable[[Scalar, tuple[Any, ...]], Any], memo: dict[Scalar, Any] | None = None) -> Any:
+def fold(
+    expression: Scalar, visit: Callable[[Scalar, tuple[Any, ...]], Any], memo: dict[Scalar, Any] | None = None
+) -> Any:
     """Bottom-up: visit(expression, results of its arguments), each distinct expression once."""
     memo = {} if memo is None else memo
     stack = [expression]  # explicit, since a chain of operations may be longer than Python's stack

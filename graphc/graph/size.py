@@ -3,6 +3,7 @@
 Two sizes that are equal as normal forms are equal for every value of their names. `2*B + B - 1` and `3*B - 1`
 are one size, and so are `(T - 1)//2 + 1` and `(T + 1)//2`: a quotient keeps only what the divisor leaves over.
 """
+
 from __future__ import annotations
 
 import re
@@ -60,8 +61,11 @@ class Size:
         for monomial, coefficient in self.terms:
             product = coefficient
             for atom, power in monomial:
-                base = values[atom] if isinstance(atom, str) else (
-                    atom.numerator.evaluate(values) // atom.divisor.evaluate(values))
+                base = (
+                    values[atom]
+                    if isinstance(atom, str)
+                    else (atom.numerator.evaluate(values) // atom.divisor.evaluate(values))
+                )
                 product *= base**power
             total += product
         return total
@@ -208,7 +212,7 @@ def _divide(numerator: Size, divisor: Size) -> tuple[Size, Size]:
         whole = _normal({m: c // constant for m, c in numerator.terms})
         return whole, numerator - whole * constant
     if len(divisor.terms) == 1:  # a monomial such as B or 2*B
-        (base, coefficient), = divisor.terms
+        ((base, coefficient),) = divisor.terms
         whole_terms: dict[Monomial, int] = {}
         for monomial, c in numerator.terms:
             quotient = _monomial_quotient(monomial, base)
@@ -276,8 +280,10 @@ def parse(text: str) -> Size:
     while text[position:].strip():
         match = _TOKEN.match(text, position)
         if not match:
-            raise GraphError(f"cannot read the size {text!r} at {text[position:]!r}",
-                             how="a size is made of names, integers, + - * // % and brackets, such as \"2*T + 1\"")
+            raise GraphError(
+                f"cannot read the size {text!r} at {text[position:]!r}",
+                how='a size is made of names, integers, + - * // % and brackets, such as "2*T + 1"',
+            )
         tokens.append(match[1])
         position = match.end()
     tokens.append("")
@@ -297,7 +303,10 @@ def _parse_sum(tokens: list[str], i: int, text: str) -> tuple[Size, int]:
 
 
 _PRODUCTS: dict[str, Callable[[Size, Size], Size]] = {
-    "*": lambda a, b: a * b, "//": lambda a, b: a // b, "%": lambda a, b: a % b}
+    "*": lambda a, b: a * b,
+    "//": lambda a, b: a // b,
+    "%": lambda a, b: a % b,
+}
 
 
 def _parse_product(tokens: list[str], i: int, text: str) -> tuple[Size, int]:

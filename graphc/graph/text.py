@@ -1,12 +1,13 @@
 """The text form of a graph: it prints and parses back to the same graph.
 
-    graph xor
-    %0 = input {name="x"} : f32[B, 2]                        @ "xor.py":6
-    %3 = einsum(%0, %1) {spec="ab,bc->ac"} : f32[B, 2]       @ "xor.py":7 hidden
-    output y_hat = %9
-    update total = %12
-    guard B == T because "…"
+graph xor
+%0 = input {name="x"} : f32[B, 2]                        @ "xor.py":6
+%3 = einsum(%0, %1) {spec="ab,bc->ac"} : f32[B, 2]       @ "xor.py":7 hidden
+output y_hat = %9
+update total = %12
+guard B == T because "…"
 """
+
 from __future__ import annotations
 
 import base64
@@ -30,8 +31,9 @@ FORMAT = 1
 # -- printing --------------------------------------------------------------------------------------------------------
 def print_graph(graph: Graph) -> str:
     """The graph as text, with the origin of each node."""
-    inputs = [n for n in graph.inputs if n not in set(graph.nodes)]
-    order = [*inputs, *graph.nodes]
+    used = set(graph.nodes)
+    unused = [n for n in (*graph.inputs, *graph.updates) if n not in used]
+    order = [*unused, *graph.nodes]
     number = {node: f"%{i}" for i, node in enumerate(order)}
     lines = [f"graph {graph.name}"]
     for node in order:
@@ -40,9 +42,12 @@ def print_graph(graph: Graph) -> str:
         lines.append(f"{number[node]} = {print_node(node, number)}{origins}{name and ' as' + name}")
     lines += [f"input {number[n]}" for n in graph.inputs]
     lines += [f"output {name} = {number[node]}" for name, node in graph.outputs.items()]
-    lines += [f"update {_quote(name)} = {number[node]}" for name, node in graph.updates.items()]
-    lines += [f"guard {g.left} {g.relation} {g.right} because {_quote(g.message)}" + (f" @ {_origin(Origin(g.source))}" if g.source else "")
-              for g in graph.guards]
+    lines += [f"update {number[target]} = {number[node]}" for target, node in graph.updates.items()]
+    lines += [
+        f"guard {g.left} {g.relation} {g.right} because {_quote(g.message)}"
+        + (f" @ {_origin(Origin(g.source))}" if g.source else "")
+        for g in graph.guards
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -98,13 +103,17 @@ def _map(indices: tuple[Index, ...]) -> str:
 def _clause(clause: Clause) -> str:
     guards = "".join(f" when {g} >= 0" for g in clause.guards)
     reads = " ".join(map(str, clause.reads))
-    return f"for ({', '.join(map(str, clause.box))}){guards} out{_map(clause.write)} = {clause.body} with {reads}".rstrip()
+    return (
+        f"for ({', '.join(map(str, clause.box))}){guards} out{_map(clause.write)} = {clause.body} with {reads}".rstrip()
+    )
 
 
 # -- parsing ---------------------------------------------------------------------------------------------------------
-_TOKEN = re.compile(r"""\s*(?:(?P<string>"(?:\\.|[^"\\])*")|(?P<size><[^<>]*>)|(?P<node>%\d+)
+_TOKEN = re.compile(
+    r"""\s*(?:(?P<string>"(?:\\.|[^"\\])*")|(?P<size><[^<>]*>)|(?P<node>%\d+)
     |(?P<word>-?inf\b|-?nan\b|-?\d+\.?\d*(?:e[-+]?\d+)?|[A-Za-z_]\w*|\{\||\|\}|->|==|>=|//|[-+*/%(){}\[\],:;=|@.<>]))""",
-                    re.VERBOSE)
+    re.VERBOSE,
+)
 
 
 class _Reader:
@@ -116,7 +125,7 @@ class _Reader:
         while text[at:].strip():
             match = _TOKEN.match(text, at)
             if not match:
-                raise GraphError(f"line {line} of the graph text cannot be read at {text[at:at + 20]!r}")
+                raise GraphError(f"line {line} of the graph text cannot be read at {text[at : at + 20]!r}")
             self.tokens.append(match[0].strip())
             at = match.end()
 
@@ -127,7 +136,9 @@ class _Reader:
     def next(self, expected: str | None = None) -> str:
         token = self.peek()
         if expected is not None and token != expected or not token:
-            raise GraphError(f"line {self.line} of the graph text: {token or 'the end'!r} stands where {expected!r} should")
+            raise GraphError(
+                f"line {self.line} of the graph text: {token or 'the end'!r} stands where {expected!r} should"
+            )
         self.position += 1
         return token
 
@@ -165,7 +176,7 @@ def parse_graph(text: str) -> Graph:
     nodes: dict[str, Node] = {}
     inputs: list[Node] = []
     outputs: dict[str, Node] = {}
-    updates: dict[str, Node] = {}
+    updates: dict[Node, Node] = {}
     guards: list[Guard] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -182,9 +193,9 @@ def parse_graph(text: str) -> Graph:
                 reader.next("=")
                 outputs[key] = nodes[reader.next()]
             elif head == "update":
-                key = reader.string()
+                target = nodes[reader.next()]
                 reader.next("=")
-                updates[key] = nodes[reader.next()]
+                updates[target] = nodes[reader.next()]
             elif head == "guard":
                 left = parse(reader.until("==", ">="))
                 relation = reader.next()

@@ -5,6 +5,7 @@ share loops: an outer loop is shared if each value that the statement reads from
 loop index, and is finished there. So softmax and its gradient over rows become one loop over rows with short loops
 inside, and an elementwise chain becomes one loop.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
@@ -12,12 +13,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..graph import scalar as sc
-from ..graph.formula import Affine, affine, var
 from ..graph.dtype import DType
+from ..graph.formula import Affine, affine, var
 from ..graph.node import Node
 from ..graph.scalar import Scalar
 from ..graph.size import size
-from .ir import Accumulate, Arg, Array, Assign, Kernel, Load, Loop, Note, Position, Statement as Item, Store
+from .ir import Accumulate, Arg, Array, Assign, Kernel, Load, Loop, Note, Position, Store
+from .ir import Statement as Item
 from .primitive import primitive
 from .products import strides_of
 from .statements import Access, Statement
@@ -57,11 +59,8 @@ class Builder:
     def depth(self, statement: Statement) -> int:
         """How many open loops the statement can share; -1 where it cannot join at all."""
         order = loop_order(statement)
-        deepest = 0
-        for loop, axis in zip(self.spine, order, strict=False):
-            if loop.extent != statement.box[axis]:
-                break
-            deepest += 1
+        alike = [loop.extent == statement.box[axis] for loop, axis in zip(self.spine, order, strict=False)]
+        deepest = alike.index(False) if False in alike else len(alike)
         if not statement.plain:
             deepest = 0
         for access in statement.accesses:
@@ -107,7 +106,7 @@ class Builder:
         extents = [statement.box[a] for a in order]
         if statement.init is not None and (not statement.plain or _accumulates_in_memory(statement, order)):
             self._initialise(statement, order, shared)
-        for extent in extents[len(self.spine):] if not behind else ():
+        for extent in extents[len(self.spine) :] if not behind else ():
             loop = Loop(self.loops, extent)
             self.loops += 1
             self._block(len(self.spine)).append(loop)
@@ -125,7 +124,7 @@ class Builder:
         node, kept = statement.node, _kept(statement)
         body = self._localised(statement.body, where)
         inner = self._block(len(order))
-        loops, axes = tuple(self.spine[:len(order)]), tuple(order)
+        loops, axes = tuple(self.spine[: len(order)]), tuple(order)
         reduced = [i for i, a in enumerate(order) if a not in kept]
         if not statement.plain:
             inner.append(self._store(statement, where, body, statement.reduce))
@@ -143,7 +142,9 @@ class Builder:
             local = self._reduce(statement, body, where, first, order)
             self.placed[node] = Placed(statement, loops, axes, first, local)
 
-    def _reduce(self, statement: Statement, body: Scalar, where: dict[int, Affine], first: int, order: list[int]) -> str:
+    def _reduce(
+        self, statement: Statement, body: Scalar, where: dict[int, Affine], first: int, order: list[int]
+    ) -> str:
         """Accumulate in a register over the loops from `first` on; the register's name."""
         node, inner = statement.node, self._block(len(order))
         outer = self.spine[first] if first < len(order) else None
@@ -250,8 +251,8 @@ class Builder:
         """Is the very element that the producer just computed the one that is read?"""
         if access.view != producer.statement.node.shape or any(i is None for i in access.map):
             return False
-        kept = producer.loops[:producer.finished]
-        if list(kept) != self.spine[:len(kept)]:
+        kept = producer.loops[: producer.finished]
+        if list(kept) != self.spine[: len(kept)]:
             return False
         own = {axis: var(loop.variable) for axis, loop in zip(producer.axes, kept, strict=False)}
         for written, read in zip(producer.statement.write, access.map, strict=True):
@@ -310,8 +311,9 @@ def finish(builder: Builder, name: str, names: dict[Node, str], needed: set[Node
     same: arrays that share memory with another, to be passed as one parameter (an update in place).
     """
     dropped = {builder.arrays[n] for n in builder.written if n not in needed and n not in builder.needs_memory}
-    order = [n for n, i in builder.arrays.items() if i not in dropped and n not in same]
-    number = {builder.arrays[n]: order.index(same.get(n, n)) for n in builder.arrays if builder.arrays[n] not in dropped}
+    kept = [n for n, i in builder.arrays.items() if i not in dropped]
+    order = list(dict.fromkeys(same.get(n, n) for n in kept))
+    number = {builder.arrays[n]: order.index(same.get(n, n)) for n in kept}
     body = _renumbered(builder.roots, number)
     written = {same.get(n, n) for n in builder.written}
     arrays = [Array(names[node], node.dtype, node in written) for node in order]
@@ -320,20 +322,38 @@ def finish(builder: Builder, name: str, names: dict[Node, str], needed: set[Node
 
 def _renumbered(items: list[Item], number: dict[int, int]) -> list[Item]:
     """The statements with arrays renumbered, and without stores to those that have no number."""
+
     def expression(e: Scalar) -> Scalar:
         def visit(x: Scalar, args: tuple[Scalar, ...]) -> Scalar:
             if x.op == "load":
                 return Scalar("load", args, x.dtype, Load(number[x.value.array], x.value.position))
             return Scalar(x.op, args, x.dtype, x.value)
+
         return sc.fold(e, visit)
 
     result: list[Item] = []
     for item in items:
         if isinstance(item, Loop):
-            result.append(Loop(item.variable, item.extent, _renumbered(item.before, number), _renumbered(item.body, number), _renumbered(item.after, number)))
+            result.append(
+                Loop(
+                    item.variable,
+                    item.extent,
+                    _renumbered(item.before, number),
+                    _renumbered(item.body, number),
+                    _renumbered(item.after, number),
+                )
+            )
         elif isinstance(item, Store):
             if item.array in number:
-                result.append(Store(number[item.array], item.position, expression(item.expression), item.reduce, tuple(map(expression, item.lookups))))
+                result.append(
+                    Store(
+                        number[item.array],
+                        item.position,
+                        expression(item.expression),
+                        item.reduce,
+                        tuple(map(expression, item.lookups)),
+                    )
+                )
         elif isinstance(item, (Assign, Accumulate, Arg)):
             result.append(replace(item, expression=expression(item.expression)))
         else:
@@ -349,10 +369,20 @@ def collapse(items: list[Item]) -> list[Item]:
             item = Loop(item.variable, item.extent, collapse(item.before), collapse(item.body), collapse(item.after))
             inner = [x for x in item.body if isinstance(x, Loop)]
             alone = len(inner) == 1 and all(isinstance(x, (Loop, Note)) for x in item.body)
-            if alone and not inner[0].before and not inner[0].after and _contiguous(inner[0].body, item.variable, inner[0]):
+            if (
+                alone
+                and not inner[0].before
+                and not inner[0].after
+                and _contiguous(inner[0].body, item.variable, inner[0])
+            ):
                 notes = [x for x in item.body if isinstance(x, Note)]
-                item = Loop(inner[0].variable, item.extent * inner[0].extent, item.before,
-                            [*notes, *_without(inner[0].body, item.variable)], item.after)
+                item = Loop(
+                    inner[0].variable,
+                    item.extent * inner[0].extent,
+                    item.before,
+                    [*notes, *_without(inner[0].body, item.variable)],
+                    item.after,
+                )
         result.append(item)
     return result
 
@@ -387,6 +417,7 @@ def _contiguous(items: list[Item], outer: int, inner: Loop) -> bool:
 
 def _without(items: list[Item], outer: int) -> list[Item]:
     """The statements with a loop variable left out of every position."""
+
     def form(f: Affine) -> Affine:
         return Affine(f.constant, tuple(t for t in f.terms if t[0] != outer))
 
@@ -400,7 +431,13 @@ def _without(items: list[Item], outer: int) -> list[Item]:
 
     def changed(item: Item) -> Item:
         if isinstance(item, Loop):
-            return Loop(item.variable, item.extent, [changed(x) for x in item.before], [changed(x) for x in item.body], [changed(x) for x in item.after])
+            return Loop(
+                item.variable,
+                item.extent,
+                [changed(x) for x in item.before],
+                [changed(x) for x in item.body],
+                [changed(x) for x in item.after],
+            )
         if isinstance(item, Note):
             return item
         new = replace(item, expression=sc.fold(item.expression, visit))

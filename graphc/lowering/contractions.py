@@ -1,4 +1,5 @@
 """Contractions before lowering: each becomes a product of two operands whose axes a matrix product can take."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def _paired(node: Node) -> Node:
     value, letters = node.operands[0], inputs[0]
     for k in range(1, len(inputs)):
         last = k == len(inputs) - 1
-        later = set("".join(inputs[k + 1:])) | set(output)
+        later = set("".join(inputs[k + 1 :])) | set(output)
         kept = output if last else "".join(dict.fromkeys(c for c in letters + inputs[k] if c in later))
         value = _presummed(build.einsum(f"{letters},{inputs[k]}->{kept}", value, node.operands[k]))
         letters = kept
@@ -85,6 +86,10 @@ def _laid_out(node: Node, stored: set[Node]) -> Node:
     left = build.transpose(node.operands[0], [a.index(c) for c in batch + rows + inner])
     right = build.transpose(node.operands[1], [b.index(c) for c in batch + inner + columns])
     stored |= {left, right}
-    result = build.einsum(f"{''.join(batch + rows + inner)},{''.join(batch + inner + columns)}->{''.join(batch + rows + columns)}", left, right)
+    result = build.einsum(
+        f"{''.join(batch + rows + inner)},{''.join(batch + inner + columns)}->{''.join(batch + rows + columns)}",
+        left,
+        right,
+    )
     order = batch + rows + columns
     return build.transpose(result, [order.index(c) for c in output])

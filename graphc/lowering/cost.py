@@ -1,4 +1,5 @@
 """What a kernel costs: its arithmetic operations, as a polynomial in the sizes."""
+
 from __future__ import annotations
 
 from ..graph import scalar as sc

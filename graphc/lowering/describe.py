@@ -1,4 +1,5 @@
 """What a statement computes, as a line that a reader of the generated code understands: `h[i, j] = relu(z[i, j])`."""
+
 from __future__ import annotations
 
 from ..graph import scalar as sc
@@ -9,8 +10,21 @@ from ..graph.scalar import Scalar
 from .statements import Access, Statement
 
 _VARIABLES = "ijklmnpqrs"
-_INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "less": "<", "less_equal": "<=", "greater": ">", "greater_equal": ">=",
-          "equal": "==", "not_equal": "!=", "logical_and": "and", "logical_or": "or", "pow": "**"}
+_INFIX = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "less": "<",
+    "less_equal": "<=",
+    "greater": ">",
+    "greater_equal": ">=",
+    "equal": "==",
+    "not_equal": "!=",
+    "logical_and": "and",
+    "logical_or": "or",
+    "pow": "**",
+}
 _SYMBOL = {"sum": "Σ", "prod": "Π", "max": "max", "min": "min", "argmax": "argmax"}
 LONGEST = 160  # characters of a formula; a longer one is cut
 
@@ -19,8 +33,8 @@ def readable_names(graph: Graph) -> dict[Node, str]:
     """A short name, unique in the graph, for each node: the model's own where it has one."""
     names: dict[Node, str] = {}
     used: set[str] = set()
-    for node in graph.nodes:
-        own = graph.tables.names.get(node)
+    for node in dict.fromkeys((*graph.nodes, *graph.updates)):
+        own = graph.tables.names.get(node) or (node.attr("name") if node.op in ("param", "state") else None)
         base = "".join(c if c.isalnum() else "_" for c in own) if own else node.op
         name, count = (base, 0) if own and base not in used else (f"{base}_1", 1)
         while name in used:
@@ -47,6 +61,7 @@ def index_text(index: Index | None, lookups: list[str]) -> str:
 
 def describe(statement: Statement, names: dict[Node, str], graph: Graph) -> str:
     """The statement as a formula, with the value's type and the model's line."""
+
     def visit(e: Scalar, args: tuple[str, ...]) -> str:
         if e.op == "access":
             access: Access = e.value
@@ -70,13 +85,17 @@ def describe(statement: Statement, names: dict[Node, str], graph: Graph) -> str:
     body = body[1:-1] if body.startswith("(") and statement.body.op in _INFIX else body
     lookups = [sc.fold(e, visit) for e in statement.write_lookups]
     kept = {a for i in statement.write if isinstance(i, Affine) for a in i.axes}
-    left = f"{names[node]}[{', '.join(index_text(i, lookups) for i in statement.write)}]" if statement.write else names[node]
+    left = (
+        f"{names[node]}[{', '.join(index_text(i, lookups) for i in statement.write)}]"
+        if statement.write
+        else names[node]
+    )
     reduced = "".join(variable(a) for a in range(len(statement.box)) if a not in kept)
     if statement.reduce != "assign" and statement.plain and reduced:
         body = f"{_SYMBOL[statement.reduce]}_{reduced} {body}"
     sign = "=" if statement.plain or statement.reduce == "assign" else "+="
     text = f"{left} {sign} {body}"
-    text = text if len(text) <= LONGEST else text[:LONGEST - 1] + "…"
+    text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
     return f"{text}    {node.type}{where(node, graph)}"
 
 

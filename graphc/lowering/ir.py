@@ -3,10 +3,10 @@
 A kernel's parameters are flat arrays and sizes. Expressions are the graph's scalar expressions with two more leaves:
 `load` (an element of an array, at a flat position) and `local` (a value computed before in the same scope).
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Union
 
 from ..graph.dtype import DType
 from ..graph.formula import Affine
@@ -90,7 +90,7 @@ class Loop:
     after: list[Statement] = field(default_factory=list)
 
 
-Statement = Union[Assign, Store, Accumulate, Arg, Note, Loop]
+Statement = Assign | Store | Accumulate | Arg | Note | Loop
 
 
 @dataclass(frozen=True)

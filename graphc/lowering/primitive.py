@@ -1,4 +1,5 @@
 """Operations in terms of what every code generator can print: a row's `eval` form, or its mathematics."""
+
 from __future__ import annotations
 
 from functools import cache
@@ -16,8 +17,14 @@ def primitive(expression: Scalar) -> Scalar:
     if row is None or row.primitive:
         return expression
     form = _form(expression.op, tuple(a.dtype for a in expression.args), expression.dtype)
-    return sc.fold(sc.substitute(form, expression.args), lambda e, args: e if e.op in sc.LEAVES or e.op in ("load", "local", "access") else
-                   primitive(Scalar(e.op, args, e.dtype, e.value)))
+    return sc.fold(
+        sc.substitute(form, expression.args),
+        lambda e, args: (
+            e
+            if e.op in sc.LEAVES or e.op in ("load", "local", "access")
+            else primitive(Scalar(e.op, args, e.dtype, e.value))
+        ),
+    )
 
 
 @cache

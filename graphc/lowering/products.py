@@ -1,6 +1,8 @@
 """Sums of products whose strides merge are matrix products, handed to the matrix-product kernel."""
+
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -79,8 +81,18 @@ def as_product(statement: Statement) -> Product | None:
     if len(everywhere) + len(rows) + len(columns) + len(inner) != len(box):
         return None
     for first, second, a_form, b_form in ((rows, columns, left, right), (columns, rows, right, left)):
-        a_node, b_node = (body.args if a_form is left else body.args[::-1])
-        found = _layout(node, box, (a_node.value.array, a_form), (b_node.value.array, b_form), out, everywhere, first, columns if first is rows else rows, inner)
+        a_node, b_node = body.args if a_form is left else body.args[::-1]
+        found = _layout(
+            node,
+            box,
+            (a_node.value.array, a_form),
+            (b_node.value.array, b_form),
+            out,
+            everywhere,
+            first,
+            columns if first is rows else rows,
+            inner,
+        )
         del second
         if found is not None:
             return found
@@ -90,12 +102,30 @@ def as_product(statement: Statement) -> Product | None:
 Operand = tuple[Node, Affine]
 
 
-def _layout(node: Node, box: Sequence[Size], a: Operand, b: Operand, out: Affine, batch: list[int], rows: list[int],
-            columns: list[int], inner: list[int]) -> Product | None:
+def _layout(
+    node: Node,
+    box: Sequence[Size],
+    a: Operand,
+    b: Operand,
+    out: Affine,
+    batch: list[int],
+    rows: list[int],
+    columns: list[int],
+    inner: list[int],
+) -> Product | None:
     """The product with `rows` from a and `columns` from b, if every group of axes is evenly spaced."""
     merged = {}
-    for name, form, axes in (("ar", a[1], rows), ("ai", a[1], inner), ("bi", b[1], inner), ("bc", b[1], columns),
-                             ("cr", out, rows), ("cc", out, columns), ("ab", a[1], batch), ("bb", b[1], batch), ("cb", out, batch)):
+    for name, form, axes in (
+        ("ar", a[1], rows),
+        ("ai", a[1], inner),
+        ("bi", b[1], inner),
+        ("bc", b[1], columns),
+        ("cr", out, rows),
+        ("cc", out, columns),
+        ("ab", a[1], batch),
+        ("bb", b[1], batch),
+        ("cb", out, batch),
+    ):
         step = _merge(form, axes, box)
         if step is None:
             return None
@@ -112,7 +142,7 @@ def _layout(node: Node, box: Sequence[Size], a: Operand, b: Operand, out: Affine
 def _merge(form: Affine, axes: Sequence[int], box: Sequence[Size]) -> Size | None:
     """The one stride of several axes taken as one, in their order; None where they are not evenly spaced."""
     step: Size | None = None
-    for outer, inner in zip(axes, axes[1:], strict=False):
+    for outer, inner in itertools.pairwise(axes):
         if form.coefficient(outer) != form.coefficient(inner) * box[inner]:
             return None
     if axes:
@@ -120,7 +150,9 @@ def _merge(form: Affine, axes: Sequence[int], box: Sequence[Size]) -> Size | Non
     return size(0) if step is None else step
 
 
-def _matrix(operand: Operand, row_step: Size, column_step: Size, rows: SizeLike, columns: SizeLike, batch_stride: Size) -> Matrix | None:
+def _matrix(
+    operand: Operand, row_step: Size, column_step: Size, rows: SizeLike, columns: SizeLike, batch_stride: Size
+) -> Matrix | None:
     """A matrix with unit steps along rows, or along columns (then it is transposed)."""
     array, form = operand
     if column_step == 1 or columns == 1:

@@ -1,9 +1,9 @@
 """The schedule of a graph: buffers, and steps over them in their order."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Union
 
 from ..graph.dtype import DType
 from ..graph.graph import Graph
@@ -13,7 +13,8 @@ from . import cluster
 from .cluster import Builder
 from .contractions import canonical_contractions
 from .describe import describe, readable_names, where
-from .ir import Kernel, Loop, Note, Statement as Item, Store
+from .ir import Kernel, Loop, Note, Store
+from .ir import Statement as Item
 from .products import Product, as_product
 from .statements import Check, Statement, Statements
 
@@ -71,7 +72,7 @@ class Copy:
     type: TensorType
 
 
-Step = Union[Launch, Multiply, CheckIndex, Copy]
+Step = Launch | Multiply | CheckIndex | Copy
 
 
 @dataclass
@@ -91,7 +92,7 @@ class Schedule:
         return (step.target,) if isinstance(step, Copy) else ()
 
 
-Group = Union[Builder, Product, Check]
+Group = Builder | Product | Check
 
 
 def schedule(graph: Graph) -> Schedule:
@@ -108,6 +109,7 @@ def schedule(graph: Graph) -> Schedule:
 
 def _with_copies(graph: Graph) -> Graph:
     """Outputs and updates that are no computation of their own become a copy: an input, a parameter, a constant."""
+
     def computed(node: Node) -> Node:
         base = node
         while base.op == "reshape":
@@ -118,8 +120,11 @@ def _with_copies(graph: Graph) -> Graph:
             return copy
         return node
 
-    return replace(graph, outputs={k: computed(v) for k, v in graph.outputs.items()},
-                   updates={k: computed(v) for k, v in graph.updates.items()})
+    return replace(
+        graph,
+        outputs={k: computed(v) for k, v in graph.outputs.items()},
+        updates={k: computed(v) for k, v in graph.updates.items()},
+    )
 
 
 # -- grouping --------------------------------------------------------------------------------------------------------
@@ -251,17 +256,8 @@ class _Assembly:
             else:
                 claimed.add(base)
                 self.number[base] = self._add("output", name, node.type, node)
-        for name, node in self.graph.updates.items():
+        for variable, node in self.graph.updates.items():
             base = source(node)
-            variable = next((n for n in self.graph.nodes if n.op in ("param", "state") and n.attr("name") == name), None)
-            if variable is None:  # set without being read
-                target = self._add("state", name, node.type, node)
-                if base in claimed:
-                    self.copies.append(Copy(self.number[base], target, node.type))
-                else:
-                    claimed.add(base)
-                    self.number[base] = target
-                continue
             place = self._in_place(base, variable) if base not in claimed else None
             if place is not None:
                 claimed.add(base)
@@ -281,9 +277,13 @@ class _Assembly:
                     producer = index
                 elif variable in group.arrays and producer is not None:
                     return None
-            elif isinstance(group, Product) and producer is not None and variable in (group.a.array, group.b.array):
-                return None
-            elif isinstance(group, Product) and group.node is new:
+            elif (
+                isinstance(group, Product)
+                and producer is not None
+                and variable in (group.a.array, group.b.array)
+                or isinstance(group, Product)
+                and group.node is new
+            ):
                 return None
         if producer is None:
             return None
@@ -305,7 +305,7 @@ class _Assembly:
         return self.number[node]
 
     def _launch(self, index: int, builder: Builder, needed: set[Node], kernels: dict[str, int]) -> Launch:
-        computed = [n for n in builder.placed]
+        computed = list(builder.placed)
         base = "_".join(dict.fromkeys(n.op if n.op != "formula" else "adjoint" for n in computed[-3:]))
         kernels[base] = kernels.get(base, 0) + 1
         name = base if kernels[base] == 1 else f"{base}_{kernels[base]}"
@@ -319,14 +319,26 @@ class _Assembly:
     def _check(self, check: Check) -> CheckIndex:
         source = self.statements.source(check.indices)
         lines = where(check.node, self.graph).strip()
-        message = f"{check.node.op}: the index {{value}} is out of range for an axis of length {{limit}}, at position {{position}} of {self.names[source]}"
-        return CheckIndex(self._buffer(source), source.dtype, source.type.numel, check.limit, f"0 <= {self.names[source]} < {check.limit}   {lines}",
-                          f"{lines.split('   ')[0].split(' ')[0]}: {message}" if lines else message)
+        place = f"at position {{position}} of {self.names[source]}"
+        message = f"{check.node.op}: the index {{value}} is out of range for an axis of length {{limit}}, {place}"
+        return CheckIndex(
+            self._buffer(source),
+            source.dtype,
+            source.type.numel,
+            check.limit,
+            f"0 <= {self.names[source]} < {check.limit}   {lines}",
+            f"{lines.split('   ')[0].split(' ')[0]}: {message}" if lines else message,
+        )
 
 
 def _same_place(builder: Builder, new: int, old: int) -> bool:
     """Is every element of the old array read just where, and before, the new one is stored?"""
-    stores = [(block, i, item) for block in _blocks(builder.roots) for i, item in enumerate(block) if isinstance(item, Store) and item.array == new]
+    stores = [
+        (block, i, item)
+        for block in _blocks(builder.roots)
+        for i, item in enumerate(block)
+        if isinstance(item, Store) and item.array == new
+    ]
     if len(stores) != 1:
         return False
     block, at, store = stores[0]

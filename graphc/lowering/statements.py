@@ -3,15 +3,16 @@
 Movements (transposes, slices, broadcasts, look-ups) and elementwise values with one reader are written into their
 reader: its access maps are composed with theirs. A reshape is another view of the same array.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from ..graph import scalar as sc
 from ..graph.dtype import i64
-from ..graph.formula import AccessMap, Affine, Clause, Formula, Index, Lookup, affine, identity, is_plain
+from ..graph.formula import AccessMap, Affine, Formula, Lookup, affine, drop_units, identity, is_plain
 from ..graph.graph import Graph
 from ..graph.node import Node
 from ..graph.scalar import Scalar
@@ -20,7 +21,19 @@ from ..ops.leaves import LEAVES
 from ..ops.table import row_of
 
 # values so cheap that computing them again beats storing them
-CHEAP = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "logical_and", "logical_or", "logical_not", "neg", "cast")
+CHEAP = (
+    "less",
+    "less_equal",
+    "greater",
+    "greater_equal",
+    "equal",
+    "not_equal",
+    "logical_and",
+    "logical_or",
+    "logical_not",
+    "neg",
+    "cast",
+)
 
 LONGEST_CHAIN = 40  # values written into one another; then one is kept in a register, or in memory
 
@@ -143,7 +156,10 @@ class Statements:
 
     def _read_as_view(self, node: Node) -> bool:
         """Is it read through a reshape that is no composition, so that it must lie in memory?"""
-        return any(u.op == "reshape" and (self.formulas[u] is None or self._read_as_view(u) or u in self.whole) for u in self.users[node])
+        return any(
+            u.op == "reshape" and (self.formulas[u] is None or self._read_as_view(u) or u in self.whole)
+            for u in self.users[node]
+        )
 
     def _blocked(self, node: Node) -> bool:
         """A look-up is stored where a contraction reads it: matrix products need evenly spaced elements."""
@@ -183,29 +199,13 @@ class Statements:
         assert formula is not None
         result = []
         for clause in formula.clauses:
-            clause = self.drop_units(clause, node)
+            clause = drop_units(clause)
             reads = [self.read(node.operands[r.operand], self.resolve(r.map, node)) for r in clause.reads]
             body = sc.substitute(clause.body, reads)
             lookups = tuple(self.lookup(i, node) for i in clause.write if isinstance(i, Lookup))
             plain = len(formula.clauses) == 1 and is_plain(clause, node.shape) and not clause.guards
             result.append(Statement(node, clause.box, body, clause.write, formula.reduce, formula.init, plain, lookups))
         return result
-
-    def drop_units(self, clause: Clause, node: Node) -> Clause:
-        """The clause without loops of length 1."""
-        unit = {a for a, e in enumerate(clause.box) if e == 1}
-        if not unit:
-            return clause
-        kept = [a for a in range(len(clause.box)) if a not in unit]
-        values = {a: affine(0) for a in unit} | {a: identity(len(kept))[i] for i, a in enumerate(kept)}
-
-        def index(i: Index) -> Index:
-            return Lookup(i.operand, tuple(m.substitute(values) for m in i.map)) if isinstance(i, Lookup) else i.substitute(values)  # type: ignore[arg-type]
-
-        body = sc.rebuild(clause.body, lambda e: Scalar("index", (), e.dtype, e.value.substitute(values)) if e.op == "index" else None)
-        reads = tuple(replace(r, map=tuple(map(index, r.map))) for r in clause.reads)
-        return Clause(tuple(clause.box[a] for a in kept), reads, body, tuple(map(index, clause.write)),
-                      tuple(g.substitute(values) for g in clause.guards))  # type: ignore[arg-type]
 
     def lookup(self, index: Lookup, node: Node) -> Scalar:
         """The value of a look-up as an expression."""
@@ -261,7 +261,9 @@ class Statements:
             for read in clause.reads:
                 for d, index in enumerate(read.map):
                     if isinstance(index, Lookup):
-                        found.setdefault(Check(node.operands[index.operand], node.operands[read.operand].shape[d], node))
+                        found.setdefault(
+                            Check(node.operands[index.operand], node.operands[read.operand].shape[d], node)
+                        )
             for d, index in enumerate(clause.write):
                 if isinstance(index, Lookup):
                     found.setdefault(Check(node.operands[index.operand], node.shape[d], node))

@@ -1,4 +1,5 @@
 """Layers and losses, written only in the DSL: what they do can be read here, and written by anyone."""
+
 from .layers import linear
 from .losses import binary_cross_entropy, cross_entropy, mse
 

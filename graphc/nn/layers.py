@@ -1,4 +1,5 @@
 """Layers: functions that make their parameters under a name."""
+
 from __future__ import annotations
 
 from typing import Any

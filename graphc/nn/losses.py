@@ -1,4 +1,5 @@
 """Losses: the mean over all examples, or their sum, or each one (`reduction="mean" | "sum" | "none"`)."""
+
 from __future__ import annotations
 
 from ..errors import TraceError
@@ -19,7 +20,12 @@ def _same_shape(name: str, a: Tensor, b: Tensor) -> bool:
         return False
     if a.node.shape == b.node.shape:
         return True
-    fail(TraceError(f"{name}: the shapes differ: {a.node.type} and {b.node.type}", how="reshape one of them; a loss does not broadcast"))
+    fail(
+        TraceError(
+            f"{name}: the shapes differ: {a.node.type} and {b.node.type}",
+            how="reshape one of them; a loss does not broadcast",
+        )
+    )
     return False
 
 
@@ -44,8 +50,12 @@ def cross_entropy(logits: Value, labels: Value, reduction: str = "mean") -> Tens
         if y.dtype.is_float:
             return _reduced(-sum(y * log_p, axis=-1), reduction) if _same_shape("cross_entropy", x, y) else Tensor(None)
         if y.node.shape != x.node.shape[:-1]:
-            return fail(TraceError(f"cross_entropy: labels {y.node.type} do not fit logits {x.node.type}",
-                                   how=f"labels have the shape of the logits without the last axis: ({', '.join(map(str, x.node.shape[:-1]))})"))
+            return fail(
+                TraceError(
+                    f"cross_entropy: labels {y.node.type} do not fit logits {x.node.type}",
+                    how=f"labels have the shape of the logits without the last axis: ({', '.join(map(str, x.node.shape[:-1]))})",
+                )
+            )
         chosen = take_along_axis(log_p, expand_dims(y, -1), axis=-1)
         return _reduced(-reshape(chosen, y.node.shape), reduction)
 

@@ -1,4 +1,5 @@
 """Making nodes: types are inferred by the row; nothing else is decided here."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -9,8 +10,8 @@ import numpy as np
 from ..graph.dtype import DType
 from ..graph.node import Constant, Node, TensorType
 from ..graph.size import Size, SizeLike, size
-from .elementwise import ROWS as ELEMENTWISE
 from .contract import normal_spec
+from .elementwise import ROWS as ELEMENTWISE
 from .row import Fit
 from .table import ROWS
 

@@ -1,4 +1,5 @@
 """The row of contractions: einsum, a sum of products over shared indices. Matrix products are einsums."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def split_spec(spec: str) -> tuple[list[str], str]:
-    """"ab,bc->ac" as (["ab", "bc"], "ac")."""
+    """ "ab,bc->ac" as (["ab", "bc"], "ac")."""
     inputs, output = spec.split("->")
     return inputs.split(","), output
 
@@ -54,15 +55,22 @@ class Einsum(Row):
         extents: dict[str, Size] = {}
         for letters, kind in zip(inputs, types, strict=True):
             if len(letters) != kind.rank:
-                raise TraceError(f"einsum {spec!r}: {letters!r} names {len(letters)} axes, but the operand {kind} has {kind.rank}")
+                raise TraceError(
+                    f"einsum {spec!r}: {letters!r} names {len(letters)} axes, but the operand {kind} has {kind.rank}"
+                )
             for letter, extent in zip(letters, kind.shape, strict=True):
                 known = extents.get(letter, extent)
                 extents[letter] = fit.same(
-                    known, extent, f"einsum {spec!r} of {' and '.join(map(str, types))}: the index {letter!r} is {known} in one and {extent} in another",
-                    how=f"both must have the same size, {known} or {extent}")
+                    known,
+                    extent,
+                    f"einsum {spec!r} of {' and '.join(map(str, types))}: the index {letter!r} is {known} in one and {extent} in another",
+                    how=f"both must have the same size, {known} or {extent}",
+                )
         for letter in output:
             if letter not in extents or output.count(letter) > 1:
-                raise TraceError(f"einsum {spec!r}: {letter!r} of the output is not an index of one operand, or stands twice")
+                raise TraceError(
+                    f"einsum {spec!r}: {letter!r} of the output is not an index of one operand, or stands twice"
+                )
         return extents
 
     def formula(self, node: Node) -> Formula:
@@ -83,10 +91,25 @@ def _sample(spec: str, *shapes: tuple[int, ...]) -> Sample:
     return Sample(shapes, ((-2.0, 2.0),) * len(shapes), {"spec": spec})
 
 
-ROWS: dict[str, Row] = {"einsum": Einsum(
-    name="einsum", latex="{0} {1}", oracle=lambda *arrays, spec: np.einsum(spec, *arrays),
-    samples=(_sample("ab,bc->ac", (3, 4), (4, 5)), _sample("ab,cb->ac", (3, 4), (5, 4)), _sample("ba,bc->ac", (4, 3), (4, 5)),
-             _sample("abc,acd->abd", (2, 3, 4), (2, 4, 5)), _sample("a,a->", (4,), (4,)), _sample("a,b->ab", (3,), (4,)),
-             _sample("ab,b->a", (3, 4), (4,)), _sample("abc,cd->abd", (2, 3, 4), (4, 5)), _sample("ab->ba", (3, 4)),
-             _sample("ab->a", (3, 4)), _sample("ab,bc,cd->ad", (2, 3), (3, 4), (4, 2)), _sample("aa->a", (3, 3)),
-             _sample("abcd,aecd->abe", (2, 3, 4, 5), (2, 3, 4, 5))))}
+ROWS: dict[str, Row] = {
+    "einsum": Einsum(
+        name="einsum",
+        latex="{0} {1}",
+        oracle=lambda *arrays, spec: np.einsum(spec, *arrays),
+        samples=(
+            _sample("ab,bc->ac", (3, 4), (4, 5)),
+            _sample("ab,cb->ac", (3, 4), (5, 4)),
+            _sample("ba,bc->ac", (4, 3), (4, 5)),
+            _sample("abc,acd->abd", (2, 3, 4), (2, 4, 5)),
+            _sample("a,a->", (4,), (4,)),
+            _sample("a,b->ab", (3,), (4,)),
+            _sample("ab,b->a", (3, 4), (4,)),
+            _sample("abc,cd->abd", (2, 3, 4), (4, 5)),
+            _sample("ab->ba", (3, 4)),
+            _sample("ab->a", (3, 4)),
+            _sample("ab,bc,cd->ad", (2, 3), (3, 4), (4, 2)),
+            _sample("aa->a", (3, 3)),
+            _sample("abcd,aecd->abe", (2, 3, 4, 5), (2, 3, 4, 5)),
+        ),
+    )
+}

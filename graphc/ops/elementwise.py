@@ -4,6 +4,7 @@
 kink is ours: ReLU'(0) = 0, a tie of maximum(a, b) goes to b, abs'(0) = 0. `eval` is the same function (a test
 proves it) written so that it neither overflows nor loses digits.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -50,8 +51,10 @@ class Elementwise(Row):
     def symbols(self) -> tuple[sp.Symbol, ...]:
         """The inputs as SymPy symbols, named as in `math`."""
         names = list(signature(self.math).parameters)
-        return tuple(sp.Symbol(n) if self.bools or (self.condition and i == 0) else sp.Symbol(n, real=True)
-                     for i, n in enumerate(names))
+        return tuple(
+            sp.Symbol(n) if self.bools or (self.condition and i == 0) else sp.Symbol(n, real=True)
+            for i, n in enumerate(names)
+        )
 
     @cached_property
     def expression(self) -> sp.Basic:
@@ -62,8 +65,10 @@ class Elementwise(Row):
         check_count(self.name, types, len(self.symbols))
         values = types[1:] if self.condition else types
         if self.condition and types[0].dtype is not bool_:
-            raise TraceError(f"{self.name}: the condition has the type {types[0].dtype}, not bool",
-                             how="compare it, for example x != 0")
+            raise TraceError(
+                f"{self.name}: the condition has the type {types[0].dtype}, not bool",
+                how="compare it, for example x != 0",
+            )
         dtype = same_dtype(self.name, values)
         if self.floats_only and not dtype.is_float:
             raise TraceError(f"{self.name} takes floating-point arrays, not {dtype}", how="convert it with gc.cast")
@@ -133,60 +138,307 @@ def _erf_np(x: np.ndarray) -> np.ndarray:
 
 _TABLE: tuple[Elementwise, ...] = (
     # arithmetic
-    Elementwise(name="add", math=lambda a, b: a + b, oracle=np.add, samples=_TWO, latex="{0} + {1}", commutative=True, primitive=True),
-    Elementwise(name="sub", math=lambda a, b: a - b, oracle=np.subtract, samples=_TWO, latex="{0} - {1}", primitive=True),
-    Elementwise(name="mul", math=lambda a, b: a * b, oracle=np.multiply, samples=_TWO, latex="{0} \\cdot {1}",
-                commutative=True, primitive=True, reuse=False),
-    Elementwise(name="div", math=lambda a, b: a / b, oracle=np.divide, samples=(_s((3, 4), (3, 4), low=0.3), _s((2, 3), (3,), low=0.3)),
-                latex="\\frac{{{0}}}{{{1}}}", floats_only=True, primitive=True,
-                # ∂(a/b)/∂b = -y/b costs one division; the derived -a/b² overflows where b² does
-                stable={1: lambda a, b, y: -y / b}),
+    Elementwise(
+        name="add",
+        math=lambda a, b: a + b,
+        oracle=np.add,
+        samples=_TWO,
+        latex="{0} + {1}",
+        commutative=True,
+        primitive=True,
+    ),
+    Elementwise(
+        name="sub", math=lambda a, b: a - b, oracle=np.subtract, samples=_TWO, latex="{0} - {1}", primitive=True
+    ),
+    Elementwise(
+        name="mul",
+        math=lambda a, b: a * b,
+        oracle=np.multiply,
+        samples=_TWO,
+        latex="{0} \\cdot {1}",
+        commutative=True,
+        primitive=True,
+        reuse=False,
+    ),
+    Elementwise(
+        name="div",
+        math=lambda a, b: a / b,
+        oracle=np.divide,
+        samples=(_s((3, 4), (3, 4), low=0.3), _s((2, 3), (3,), low=0.3)),
+        latex="\\frac{{{0}}}{{{1}}}",
+        floats_only=True,
+        primitive=True,
+        # ∂(a/b)/∂b = -y/b costs one division; the derived -a/b² overflows where b² does
+        stable={1: lambda a, b, y: -y / b},
+    ),
     Elementwise(name="neg", math=lambda x: -x, oracle=np.negative, samples=_ONE, latex="-{0}", primitive=True),
-    Elementwise(name="pow", math=lambda a, b: a**b, oracle=np.power, samples=(_s((3, 4), (3, 4), low=0.3), _s((4,), (), low=0.3)),
-                latex="{{{0}}}^{{{1}}}", floats_only=True, primitive=True,
-                # the derived b·aᵇ/a and aᵇ·log a are 0·∞ at a = 0 or b = 0, where the derivative is 0
-                stable={0: lambda a, b, y: piecewise((0, sp.Eq(b, 0)), (b * a ** (b - 1), True)),
-                        1: lambda a, b, y: piecewise((0, sp.Eq(a, 0)), (y * sp.log(a), True))}),
+    Elementwise(
+        name="pow",
+        math=lambda a, b: a**b,
+        oracle=np.power,
+        samples=(_s((3, 4), (3, 4), low=0.3), _s((4,), (), low=0.3)),
+        latex="{{{0}}}^{{{1}}}",
+        floats_only=True,
+        primitive=True,
+        # the derived b·aᵇ/a and aᵇ·log a are 0·∞ at a = 0 or b = 0, where the derivative is 0
+        stable={
+            0: lambda a, b, y: piecewise((0, sp.Eq(b, 0)), (b * a ** (b - 1), True)),
+            1: lambda a, b, y: piecewise((0, sp.Eq(a, 0)), (y * sp.log(a), True)),
+        },
+    ),
     # comparison and logic: they have no derivative
-    Elementwise(name="less", math=lambda a, b: a < b, oracle=np.less, samples=_COMPARE, latex="{0} < {1}", result="bool", differentiable=False, primitive=True),
-    Elementwise(name="less_equal", math=lambda a, b: a <= b, oracle=np.less_equal, samples=_COMPARE, latex="{0} \\le {1}", result="bool", differentiable=False, primitive=True),
-    Elementwise(name="greater", math=lambda a, b: a > b, oracle=np.greater, samples=_COMPARE, latex="{0} > {1}", result="bool", differentiable=False, primitive=True),
-    Elementwise(name="greater_equal", math=lambda a, b: a >= b, oracle=np.greater_equal, samples=_COMPARE, latex="{0} \\ge {1}", result="bool", differentiable=False, primitive=True),
-    Elementwise(name="equal", math=lambda a, b: sp.Eq(a, b), oracle=np.equal, samples=_COMPARE, latex="{0} = {1}", result="bool", differentiable=False, primitive=True),
-    Elementwise(name="not_equal", math=lambda a, b: sp.Ne(a, b), oracle=np.not_equal, samples=_COMPARE, latex="{0} \\ne {1}", result="bool", differentiable=False, primitive=True),
-    Elementwise(name="logical_and", math=lambda a, b: sp.And(a, b), oracle=np.logical_and, latex="{0} \\wedge {1}", result="bool", bools=True, differentiable=False, commutative=True, primitive=True),
-    Elementwise(name="logical_or", math=lambda a, b: sp.Or(a, b), oracle=np.logical_or, latex="{0} \\vee {1}", result="bool", bools=True, differentiable=False, commutative=True, primitive=True),
-    Elementwise(name="logical_not", math=lambda x: sp.Not(x), oracle=np.logical_not, latex="\\neg {0}", result="bool", bools=True, differentiable=False, primitive=True),
+    Elementwise(
+        name="less",
+        math=lambda a, b: a < b,
+        oracle=np.less,
+        samples=_COMPARE,
+        latex="{0} < {1}",
+        result="bool",
+        differentiable=False,
+        primitive=True,
+    ),
+    Elementwise(
+        name="less_equal",
+        math=lambda a, b: a <= b,
+        oracle=np.less_equal,
+        samples=_COMPARE,
+        latex="{0} \\le {1}",
+        result="bool",
+        differentiable=False,
+        primitive=True,
+    ),
+    Elementwise(
+        name="greater",
+        math=lambda a, b: a > b,
+        oracle=np.greater,
+        samples=_COMPARE,
+        latex="{0} > {1}",
+        result="bool",
+        differentiable=False,
+        primitive=True,
+    ),
+    Elementwise(
+        name="greater_equal",
+        math=lambda a, b: a >= b,
+        oracle=np.greater_equal,
+        samples=_COMPARE,
+        latex="{0} \\ge {1}",
+        result="bool",
+        differentiable=False,
+        primitive=True,
+    ),
+    Elementwise(
+        name="equal",
+        math=lambda a, b: sp.Eq(a, b),
+        oracle=np.equal,
+        samples=_COMPARE,
+        latex="{0} = {1}",
+        result="bool",
+        differentiable=False,
+        primitive=True,
+    ),
+    Elementwise(
+        name="not_equal",
+        math=lambda a, b: sp.Ne(a, b),
+        oracle=np.not_equal,
+        samples=_COMPARE,
+        latex="{0} \\ne {1}",
+        result="bool",
+        differentiable=False,
+        primitive=True,
+    ),
+    Elementwise(
+        name="logical_and",
+        math=lambda a, b: sp.And(a, b),
+        oracle=np.logical_and,
+        latex="{0} \\wedge {1}",
+        result="bool",
+        bools=True,
+        differentiable=False,
+        commutative=True,
+        primitive=True,
+    ),
+    Elementwise(
+        name="logical_or",
+        math=lambda a, b: sp.Or(a, b),
+        oracle=np.logical_or,
+        latex="{0} \\vee {1}",
+        result="bool",
+        bools=True,
+        differentiable=False,
+        commutative=True,
+        primitive=True,
+    ),
+    Elementwise(
+        name="logical_not",
+        math=lambda x: sp.Not(x),
+        oracle=np.logical_not,
+        latex="\\neg {0}",
+        result="bool",
+        bools=True,
+        differentiable=False,
+        primitive=True,
+    ),
     Cast(name="cast", math=lambda x: x, oracle=lambda x: x, latex="{0}", primitive=True),
     # selection
-    Elementwise(name="where", math=lambda c, a, b: piecewise((a, c), (b, True)), oracle=np.where, latex="{0} \\,?\\, {1} : {2}", condition=True, primitive=True),
-    Elementwise(name="maximum", math=lambda a, b: piecewise((a, a > b), (b, True)), oracle=np.maximum, samples=_TWO, latex="\\max({0}, {1})", primitive=True),
-    Elementwise(name="minimum", math=lambda a, b: piecewise((a, a < b), (b, True)), oracle=np.minimum, samples=_TWO, latex="\\min({0}, {1})", primitive=True),
-    Elementwise(name="abs", math=lambda x: piecewise((x, x > 0), (-x, x < 0), (0, True)), oracle=np.abs, samples=_ONE, latex="\\left|{0}\\right|", primitive=True),
-    Elementwise(name="relu", math=lambda x: piecewise((x, x > 0), (0, True)), oracle=lambda x: np.maximum(x, np.zeros_like(x)), samples=_ONE,
-                latex="\\mathrm{{ReLU}}({0})", eval=lambda x: _apply("maximum", x, _number(0, x)),
-                # y > 0 just where x > 0, and y is at hand where x need not be stored
-                stable={0: lambda x, y: piecewise((1, y > 0), (0, True))}),
+    Elementwise(
+        name="where",
+        math=lambda c, a, b: piecewise((a, c), (b, True)),
+        oracle=np.where,
+        latex="{0} \\,?\\, {1} : {2}",
+        condition=True,
+        primitive=True,
+    ),
+    Elementwise(
+        name="maximum",
+        math=lambda a, b: piecewise((a, a > b), (b, True)),
+        oracle=np.maximum,
+        samples=_TWO,
+        latex="\\max({0}, {1})",
+        primitive=True,
+    ),
+    Elementwise(
+        name="minimum",
+        math=lambda a, b: piecewise((a, a < b), (b, True)),
+        oracle=np.minimum,
+        samples=_TWO,
+        latex="\\min({0}, {1})",
+        primitive=True,
+    ),
+    Elementwise(
+        name="abs",
+        math=lambda x: piecewise((x, x > 0), (-x, x < 0), (0, True)),
+        oracle=np.abs,
+        samples=_ONE,
+        latex="\\left|{0}\\right|",
+        primitive=True,
+    ),
+    Elementwise(
+        name="relu",
+        math=lambda x: piecewise((x, x > 0), (0, True)),
+        oracle=lambda x: np.maximum(x, np.zeros_like(x)),
+        samples=_ONE,
+        latex="\\mathrm{{ReLU}}({0})",
+        eval=lambda x: _apply("maximum", x, _number(0, x)),
+        # y > 0 just where x > 0, and y is at hand where x need not be stored
+        stable={0: lambda x, y: piecewise((1, y > 0), (0, True))},
+    ),
     # exponentials and logarithms
-    Elementwise(name="exp", math=lambda x: sp.exp(x), oracle=np.exp, samples=_ONE, latex="e^{{{0}}}", floats_only=True, primitive=True),
-    Elementwise(name="expm1", math=lambda x: sp.exp(x) - 1, oracle=np.expm1, samples=_ONE, latex="(e^{{{0}}} - 1)", floats_only=True, primitive=True,
-                reuse=False),  # y + 1 loses every digit of e^x for x far below 0
-    Elementwise(name="log", math=lambda x: sp.log(x), oracle=np.log, samples=_POSITIVE, latex="\\log {0}", floats_only=True, primitive=True),
-    Elementwise(name="log1p", math=lambda x: sp.log(1 + x), oracle=np.log1p, samples=_POSITIVE, latex="\\log(1 + {0})", floats_only=True, primitive=True,
-                reuse=False),  # e^-y is a slow way to 1/(1 + x)
-    Elementwise(name="sqrt", math=lambda x: sp.sqrt(x), oracle=np.sqrt, samples=_POSITIVE, latex="\\sqrt{{{0}}}", floats_only=True, primitive=True),
-    Elementwise(name="erf", math=lambda x: sp.erf(x), oracle=_erf_np, samples=_ONE, latex="\\mathrm{{erf}}({0})", floats_only=True, primitive=True),
-    Elementwise(name="sin", math=lambda x: sp.sin(x), oracle=np.sin, samples=_ONE, latex="\\sin {0}", floats_only=True, primitive=True, reuse=False),
-    Elementwise(name="cos", math=lambda x: sp.cos(x), oracle=np.cos, samples=_ONE, latex="\\cos {0}", floats_only=True, primitive=True, reuse=False),
+    Elementwise(
+        name="exp",
+        math=lambda x: sp.exp(x),
+        oracle=np.exp,
+        samples=_ONE,
+        latex="e^{{{0}}}",
+        floats_only=True,
+        primitive=True,
+    ),
+    Elementwise(
+        name="expm1",
+        math=lambda x: sp.exp(x) - 1,
+        oracle=np.expm1,
+        samples=_ONE,
+        latex="(e^{{{0}}} - 1)",
+        floats_only=True,
+        primitive=True,
+        reuse=False,
+    ),  # y + 1 loses every digit of e^x for x far below 0
+    Elementwise(
+        name="log",
+        math=lambda x: sp.log(x),
+        oracle=np.log,
+        samples=_POSITIVE,
+        latex="\\log {0}",
+        floats_only=True,
+        primitive=True,
+    ),
+    Elementwise(
+        name="log1p",
+        math=lambda x: sp.log(1 + x),
+        oracle=np.log1p,
+        samples=_POSITIVE,
+        latex="\\log(1 + {0})",
+        floats_only=True,
+        primitive=True,
+        reuse=False,
+    ),  # e^-y is a slow way to 1/(1 + x)
+    Elementwise(
+        name="sqrt",
+        math=lambda x: sp.sqrt(x),
+        oracle=np.sqrt,
+        samples=_POSITIVE,
+        latex="\\sqrt{{{0}}}",
+        floats_only=True,
+        primitive=True,
+    ),
+    Elementwise(
+        name="erf",
+        math=lambda x: sp.erf(x),
+        oracle=_erf_np,
+        samples=_ONE,
+        latex="\\mathrm{{erf}}({0})",
+        floats_only=True,
+        primitive=True,
+    ),
+    Elementwise(
+        name="sin",
+        math=lambda x: sp.sin(x),
+        oracle=np.sin,
+        samples=_ONE,
+        latex="\\sin {0}",
+        floats_only=True,
+        primitive=True,
+        reuse=False,
+    ),
+    Elementwise(
+        name="cos",
+        math=lambda x: sp.cos(x),
+        oracle=np.cos,
+        samples=_ONE,
+        latex="\\cos {0}",
+        floats_only=True,
+        primitive=True,
+        reuse=False,
+    ),
     # activations
-    Elementwise(name="tanh", math=lambda x: sp.tanh(x), oracle=np.tanh, samples=_ONE, latex="\\tanh {0}", floats_only=True, primitive=True),
-    Elementwise(name="sigmoid", math=lambda x: 1 / (1 + sp.exp(-x)), eval=_sigmoid, oracle=_sigmoid_np, samples=_ONE, latex="\\sigma({0})", floats_only=True),
-    Elementwise(name="softplus", math=lambda x: sp.log(1 + sp.exp(x)), eval=_softplus, oracle=lambda x: np.logaddexp(x, np.zeros_like(x)), samples=_ONE,
-                latex="\\mathrm{{softplus}}({0})", floats_only=True,
-                # the derived e^x/(1 + e^x) is ∞/∞ for large x; it is the sigmoid
-                stable={0: lambda x, y: sp.Function("sigmoid")(x)}),
+    Elementwise(
+        name="tanh",
+        math=lambda x: sp.tanh(x),
+        oracle=np.tanh,
+        samples=_ONE,
+        latex="\\tanh {0}",
+        floats_only=True,
+        primitive=True,
+    ),
+    Elementwise(
+        name="sigmoid",
+        math=lambda x: 1 / (1 + sp.exp(-x)),
+        eval=_sigmoid,
+        oracle=_sigmoid_np,
+        samples=_ONE,
+        latex="\\sigma({0})",
+        floats_only=True,
+    ),
+    Elementwise(
+        name="softplus",
+        math=lambda x: sp.log(1 + sp.exp(x)),
+        eval=_softplus,
+        oracle=lambda x: np.logaddexp(x, np.zeros_like(x)),
+        samples=_ONE,
+        latex="\\mathrm{{softplus}}({0})",
+        floats_only=True,
+        # the derived e^x/(1 + e^x) is ∞/∞ for large x; it is the sigmoid
+        stable={0: lambda x, y: sp.Function("sigmoid")(x)},
+    ),
     # a value whose derivative is declared zero
-    Elementwise(name="stop_gradient", math=lambda x: x, oracle=lambda x: x, samples=_ONE, latex="{0}", differentiable=False,
-                eval=lambda x: x),
+    Elementwise(
+        name="stop_gradient",
+        math=lambda x: x,
+        oracle=lambda x: x,
+        samples=_ONE,
+        latex="{0}",
+        differentiable=False,
+        eval=lambda x: x,
+    ),
 )
 ROWS: dict[str, Elementwise] = {row.name: row for row in _TABLE}

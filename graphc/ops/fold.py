@@ -1,4 +1,5 @@
 """Constant folding of scalar expressions: operations on numbers are done now, as NumPy does them."""
+
 from __future__ import annotations
 
 import warnings

@@ -2,6 +2,7 @@
 
 Every index is checked at run time; one out of range stops the call with an error that names it.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -25,8 +26,10 @@ def _check_indices(name: str, types: Sequence[TensorType], axis: int) -> None:
     x, indices = types
     check_axis(name, axis, x.rank)
     if indices.dtype.kind != "i":
-        raise TraceError(f"{name}: the indices have the type {indices.dtype}, not an integer one",
-                         how="declare them as gc.i32 or gc.i64, or convert them with gc.cast")
+        raise TraceError(
+            f"{name}: the indices have the type {indices.dtype}, not an integer one",
+            how="declare them as gc.i32 or gc.i64, or convert them with gc.cast",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +40,17 @@ class Take(Row):
         axis = attrs["axis"]
         _check_indices(self.name, types, axis)
         x, indices = types
-        return TensorType(x.dtype, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1:]))
+        return TensorType(x.dtype, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
     def formula(self, node: Node) -> Formula:
         x, indices = node.operands
         axis, n = node.attr("axis"), indices.type.rank
         found = Lookup(1, tuple(var(axis + i) for i in range(n)))
-        access: tuple[Index, ...] = (*(var(d) for d in range(axis)), found, *(var(d + n - 1) for d in range(axis + 1, x.type.rank)))
+        access: tuple[Index, ...] = (
+            *(var(d) for d in range(axis)),
+            found,
+            *(var(d + n - 1) for d in range(axis + 1, x.type.rank)),
+        )
         return Formula((Clause(node.shape, (Read(0, access),), sc.arg(0, node.dtype), identity(node.type.rank)),))
 
 
@@ -59,8 +66,12 @@ class TakeAlong(Row):
             raise TraceError(f"take_along: {x} and the indices {indices} have different numbers of axes")
         for d in range(x.rank):
             if d != axis:
-                fit.same(x.shape[d], indices.shape[d], f"take_along: {x} and the indices {indices} differ at axis {d}, {x.shape[d]} and {indices.shape[d]}",
-                         how=f"all axes but axis {axis} must agree")
+                fit.same(
+                    x.shape[d],
+                    indices.shape[d],
+                    f"take_along: {x} and the indices {indices} differ at axis {d}, {x.shape[d]} and {indices.shape[d]}",
+                    how=f"all axes but axis {axis} must agree",
+                )
         return TensorType(x.dtype, indices.shape)
 
     def formula(self, node: Node) -> Formula:
@@ -96,12 +107,34 @@ def _along(x: np.ndarray, indices: np.ndarray, axis: int) -> np.ndarray:
     return np.take_along_axis(x, indices, axis)
 
 
-ROWS: dict[str, Row] = {row.name: row for row in (
-    Take(name="take", latex="{0}[{1}]", oracle=lambda x, i, axis: np.take(x, i, axis),
-         samples=(Sample(((5, 2), (3,)), ((-2, 2), (0, 4)), {"axis": 0}), Sample(((2, 5, 3), (2, 2)), ((-2, 2), (0, 4)), {"axis": 1}))),
-    TakeAlong(name="take_along", latex="{0}[{1}]", oracle=_along,
-              samples=(Sample(((3, 5), (3, 1)), ((-2, 2), (0, 4)), {"axis": 1}), Sample(((4, 3), (2, 3)), ((-2, 2), (0, 3)), {"axis": 0}))),
-    Arange(name="arange", latex="p", oracle=lambda start, step, shape: np.arange(int(start), int(start) + int(step) * int(shape[0]), int(step)),
-           samples=(Sample((), (), {"start": size(2), "step": size(3), "shape": (size(4),)}),), differentiable=False),
-    Generic(name="formula", latex="f({0})"),
-)}
+ROWS: dict[str, Row] = {
+    row.name: row
+    for row in (
+        Take(
+            name="take",
+            latex="{0}[{1}]",
+            oracle=lambda x, i, axis: np.take(x, i, axis),
+            samples=(
+                Sample(((5, 2), (3,)), ((-2, 2), (0, 4)), {"axis": 0}),
+                Sample(((2, 5, 3), (2, 2)), ((-2, 2), (0, 4)), {"axis": 1}),
+            ),
+        ),
+        TakeAlong(
+            name="take_along",
+            latex="{0}[{1}]",
+            oracle=_along,
+            samples=(
+                Sample(((3, 5), (3, 1)), ((-2, 2), (0, 4)), {"axis": 1}),
+                Sample(((4, 3), (2, 3)), ((-2, 2), (0, 3)), {"axis": 0}),
+            ),
+        ),
+        Arange(
+            name="arange",
+            latex="p",
+            oracle=lambda start, step, shape: np.arange(int(start), int(start) + int(step) * int(shape[0]), int(step)),
+            samples=(Sample((), (), {"start": size(2), "step": size(3), "shape": (size(4),)}),),
+            differentiable=False,
+        ),
+        Generic(name="formula", latex="f({0})"),
+    )
+}

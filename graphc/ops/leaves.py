@@ -1,4 +1,5 @@
 """Rows without mathematics: inputs, variables, constants, sizes as numbers, and gradients not yet expanded."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -27,21 +28,26 @@ class Grad(Row):
         check_count(self.name, types, 2)
         y, x = types
         if y.rank:
-            raise TraceError(f"a gradient is of a scalar, but this value has the shape {y}",
-                             how="reduce it first, for example with gc.sum or gc.mean")
+            raise TraceError(
+                f"a gradient is of a scalar, but this value has the shape {y}",
+                how="reduce it first, for example with gc.sum or gc.mean",
+            )
         for kind, what in ((y, "of"), (x, "with respect to")):
             if not kind.dtype.is_float:
                 raise TraceError(f"a gradient {what} {kind}: only floating-point values have one")
         return x
 
 
-ROWS: dict[str, Row] = {row.name: row for row in (
-    Leaf(name="input", latex="{name}"),
-    Leaf(name="param", latex="{name}"),
-    Leaf(name="state", latex="{name}"),
-    Leaf(name="const", latex="{value}"),
-    # a size as a number, such as the B in a mean over the batch
-    Leaf(name="size", latex="{value}"),
-    Grad(name="grad", latex="\\nabla"),
-)}
+ROWS: dict[str, Row] = {
+    row.name: row
+    for row in (
+        Leaf(name="input", latex="{name}"),
+        Leaf(name="param", latex="{name}"),
+        Leaf(name="state", latex="{name}"),
+        Leaf(name="const", latex="{value}"),
+        # a size as a number, such as the B in a mean over the batch
+        Leaf(name="size", latex="{value}"),
+        Grad(name="grad", latex="\\nabla"),
+    )
+}
 LEAVES = ("input", "param", "state", "const", "size")

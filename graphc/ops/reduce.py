@@ -1,4 +1,5 @@
 """Rows of reductions over axes: sum, max, min, argmax. The reduced axes leave the shape (keepdims is a reshape)."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,9 @@ class Reduction(Row):
         for axis in attrs["axes"]:
             check_axis(self.name, axis, x.rank)
             if self.reduce != "sum" and x.shape[axis] == 0:
-                raise TraceError(f"{self.name} over axis {axis} of the shape {x}: it is empty, and {self.name} of nothing has no value")
+                raise TraceError(
+                    f"{self.name} over axis {axis} of the shape {x}: it is empty, and {self.name} of nothing has no value"
+                )
         shape = tuple(e for d, e in enumerate(x.shape) if d not in attrs["axes"])
         return TensorType(i64 if self.reduce == "argmax" else x.dtype, shape)
 
@@ -66,13 +69,29 @@ _SAMPLES = (_sample(axes=(0,)), _sample(axes=(2,)), _sample(axes=(0, 2)), _sampl
 
 def _argmax(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     moved = np.moveaxis(x, axes, tuple(range(x.ndim - len(axes), x.ndim)))
-    return np.argmax(moved.reshape(*moved.shape[:x.ndim - len(axes)], -1), -1)
+    return np.argmax(moved.reshape(*moved.shape[: x.ndim - len(axes)], -1), -1)
 
 
-ROWS: dict[str, Row] = {row.name: row for row in (
-    Reduction(name="sum", reduce="sum", latex="\\sum {0}", oracle=lambda x, axes: np.sum(x, axes), samples=_SAMPLES),
-    Reduction(name="max", reduce="max", latex="\\max {0}", oracle=lambda x, axes: np.max(x, axes), samples=_SAMPLES),
-    Reduction(name="min", reduce="min", latex="\\min {0}", oracle=lambda x, axes: np.min(x, axes), samples=_SAMPLES),
-    # the position of the first maximum, counted over the reduced axes in row-major order
-    Reduction(name="argmax", reduce="argmax", latex="\\operatorname{{argmax}} {0}", oracle=_argmax, samples=_SAMPLES[:4], differentiable=False),
-)}
+ROWS: dict[str, Row] = {
+    row.name: row
+    for row in (
+        Reduction(
+            name="sum", reduce="sum", latex="\\sum {0}", oracle=lambda x, axes: np.sum(x, axes), samples=_SAMPLES
+        ),
+        Reduction(
+            name="max", reduce="max", latex="\\max {0}", oracle=lambda x, axes: np.max(x, axes), samples=_SAMPLES
+        ),
+        Reduction(
+            name="min", reduce="min", latex="\\min {0}", oracle=lambda x, axes: np.min(x, axes), samples=_SAMPLES
+        ),
+        # the position of the first maximum, counted over the reduced axes in row-major order
+        Reduction(
+            name="argmax",
+            reduce="argmax",
+            latex="\\operatorname{{argmax}} {0}",
+            oracle=_argmax,
+            samples=_SAMPLES[:4],
+            differentiable=False,
+        ),
+    )
+}

@@ -1,4 +1,5 @@
 """What a row of the table is: an operation stated once, from which everything else follows."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -88,8 +89,10 @@ def check_axis(name: str, axis: int, rank: int) -> None:
 def same_dtype(name: str, types: Sequence[TensorType]) -> DType:
     dtypes = {t.dtype for t in types}
     if len(dtypes) != 1:
-        raise TraceError(f"{name}: the operands have the types {', '.join(str(t.dtype) for t in types)}",
-                         how="convert one of them with gc.cast")
+        raise TraceError(
+            f"{name}: the operands have the types {', '.join(str(t.dtype) for t in types)}",
+            how="convert one of them with gc.cast",
+        )
     return types[0].dtype
 
 
@@ -104,7 +107,10 @@ def broadcast(name: str, shapes: Sequence[tuple[Size, ...]], fit: Fit) -> tuple[
         for extent in wide[1:]:
             printed = " and ".join(f"({', '.join(map(str, s))})" for s in shapes)
             common = fit.same(
-                common, extent, f"{name}: the shapes {printed} do not broadcast: axis {d - rank} is {common} in one and {extent} in another",
-                how=f"make both {common} or {extent}, or give one of them the literal size 1 there")
+                common,
+                extent,
+                f"{name}: the shapes {printed} do not broadcast: axis {d - rank} is {common} in one and {extent} in another",
+                how=f"make both {common} or {extent}, or give one of them the literal size 1 there",
+            )
         result.append(common)
     return tuple(result)

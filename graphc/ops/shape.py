@@ -1,4 +1,5 @@
 """Rows that move elements: reshape, transpose, broadcast_to, slice, concat. None of them computes."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -20,9 +21,15 @@ def _one(name: str, types: Sequence[TensorType]) -> TensorType:
     return types[0]
 
 
-def _copy(node: Node, access: tuple[Index, ...], write: tuple[Index, ...] | None = None, box: tuple[Size, ...] | None = None) -> Formula:
-    clause = Clause(node.shape if box is None else box, (Read(0, access),), sc.arg(0, node.dtype),
-                    identity(node.type.rank) if write is None else write)
+def _copy(
+    node: Node, access: tuple[Index, ...], write: tuple[Index, ...] | None = None, box: tuple[Size, ...] | None = None
+) -> Formula:
+    clause = Clause(
+        node.shape if box is None else box,
+        (Read(0, access),),
+        sc.arg(0, node.dtype),
+        identity(node.type.rank) if write is None else write,
+    )
     return Formula((clause,))
 
 
@@ -37,8 +44,12 @@ class Reshape(Row):
     def infer(self, types: Sequence[TensorType], attrs: Mapping[str, Any], fit: Fit) -> TensorType:
         x = _one(self.name, types)
         shape = attrs["shape"]
-        fit.same(x.numel, product(shape), f"reshape: {x} has {x.numel} elements, the shape ({', '.join(map(str, shape))}) has {product(shape)}",
-                 how="the numbers of elements must agree; one size may be -1, meaning the rest")
+        fit.same(
+            x.numel,
+            product(shape),
+            f"reshape: {x} has {x.numel} elements, the shape ({', '.join(map(str, shape))}) has {product(shape)}",
+            how="the numbers of elements must agree; one size may be -1, meaning the rest",
+        )
         return TensorType(x.dtype, shape)
 
     def formula(self, node: Node) -> Formula | None:
@@ -77,8 +88,12 @@ class BroadcastTo(Row):
             raise TraceError(f"broadcast_to: {x} has more axes than the shape ({', '.join(map(str, shape))})")
         for d, extent in enumerate(x.shape):
             if extent != 1:
-                fit.same(extent, shape[d + shift], f"broadcast_to: {x} does not stretch to ({', '.join(map(str, shape))}): axis {d} is {extent}, not {shape[d + shift]}",
-                         how="only an axis of the literal size 1 stretches")
+                fit.same(
+                    extent,
+                    shape[d + shift],
+                    f"broadcast_to: {x} does not stretch to ({', '.join(map(str, shape))}): axis {d} is {extent}, not {shape[d + shift]}",
+                    how="only an axis of the literal size 1 stretches",
+                )
         return TensorType(x.dtype, shape)
 
     def formula(self, node: Node) -> Formula:
@@ -115,8 +130,12 @@ class Concat(Row):
                 raise TraceError(f"concat: {first} and {kind} have different numbers of axes")
             for d in range(first.rank):
                 if d != axis:
-                    shape[d] = fit.same(shape[d], kind.shape[d], f"concat along axis {axis}: {first} and {kind} differ at axis {d}, {shape[d]} and {kind.shape[d]}",
-                                        how="all axes but the one of the concatenation must agree")
+                    shape[d] = fit.same(
+                        shape[d],
+                        kind.shape[d],
+                        f"concat along axis {axis}: {first} and {kind} differ at axis {d}, {shape[d]} and {kind.shape[d]}",
+                        how="all axes but the one of the concatenation must agree",
+                    )
             shape[axis] = shape[axis] + kind.shape[axis]
         return TensorType(dtype, tuple(shape))
 
@@ -148,17 +167,57 @@ def _slice_np(x: np.ndarray, start: Any, step: Any, shape: Any) -> np.ndarray:
     return x[np.ix_(*(int(a) + int(s) * np.arange(int(n)) for a, s, n in zip(start, step, shape, strict=True)))]
 
 
-ROWS: dict[str, Row] = {row.name: row for row in (
-    Reshape(name="reshape", latex="{0}", oracle=lambda x, shape: np.reshape(x, _ints(shape)),
-            samples=(_sample((2, 3, 4), shape=_sizes(6, 4)), _sample((2, 3), shape=_sizes(2, 1, 3)), _sample((1, 3), shape=_sizes(3)), _sample((4, 3), shape=_sizes(2, 6))),
+ROWS: dict[str, Row] = {
+    row.name: row
+    for row in (
+        Reshape(
+            name="reshape",
+            latex="{0}",
+            oracle=lambda x, shape: np.reshape(x, _ints(shape)),
+            samples=(
+                _sample((2, 3, 4), shape=_sizes(6, 4)),
+                _sample((2, 3), shape=_sizes(2, 1, 3)),
+                _sample((1, 3), shape=_sizes(3)),
+                _sample((4, 3), shape=_sizes(2, 6)),
+            ),
             # not an affine map of indices, but a bijection: the cotangent goes back the same way
-            vjp=lambda node, k, cotangent: Node("reshape", (cotangent,), TensorType(cotangent.dtype, node.operands[0].shape), shape=node.operands[0].shape)),
-    Transpose(name="transpose", latex="{0}^{{\\top}}", oracle=lambda x, perm: np.transpose(x, perm),
-              samples=(_sample((2, 3), perm=(1, 0)), _sample((2, 3, 4), perm=(2, 0, 1)))),
-    BroadcastTo(name="broadcast_to", latex="{0}", oracle=lambda x, shape: np.broadcast_to(x, _ints(shape)),
-                samples=(_sample((3,), shape=_sizes(2, 3)), _sample((2, 1), shape=_sizes(2, 3)), _sample((), shape=_sizes(2, 2)))),
-    Slice(name="slice", latex="{0}", oracle=_slice_np,
-          samples=(_sample((5, 4), start=_sizes(1, 0), step=_sizes(1, 2), shape=_sizes(3, 2)), _sample((5,), start=_sizes(4), step=_sizes(-2), shape=_sizes(3)))),
-    Concat(name="concat", latex="[{0}; {1}]", oracle=lambda *arrays, axis: np.concatenate(arrays, axis),
-           samples=(_sample((2, 3), (4, 3), axis=0), _sample((2, 3), (2, 1), (2, 2), axis=1))),
-)}
+            vjp=lambda node, k, cotangent: Node(
+                "reshape",
+                (cotangent,),
+                TensorType(cotangent.dtype, node.operands[0].shape),
+                shape=node.operands[0].shape,
+            ),
+        ),
+        Transpose(
+            name="transpose",
+            latex="{0}^{{\\top}}",
+            oracle=lambda x, perm: np.transpose(x, perm),
+            samples=(_sample((2, 3), perm=(1, 0)), _sample((2, 3, 4), perm=(2, 0, 1))),
+        ),
+        BroadcastTo(
+            name="broadcast_to",
+            latex="{0}",
+            oracle=lambda x, shape: np.broadcast_to(x, _ints(shape)),
+            samples=(
+                _sample((3,), shape=_sizes(2, 3)),
+                _sample((2, 1), shape=_sizes(2, 3)),
+                _sample((), shape=_sizes(2, 2)),
+            ),
+        ),
+        Slice(
+            name="slice",
+            latex="{0}",
+            oracle=_slice_np,
+            samples=(
+                _sample((5, 4), start=_sizes(1, 0), step=_sizes(1, 2), shape=_sizes(3, 2)),
+                _sample((5,), start=_sizes(4), step=_sizes(-2), shape=_sizes(3)),
+            ),
+        ),
+        Concat(
+            name="concat",
+            latex="[{0}; {1}]",
+            oracle=lambda *arrays, axis: np.concatenate(arrays, axis),
+            samples=(_sample((2, 3), (4, 3), axis=0), _sample((2, 3), (2, 1), (2, 2), axis=1)),
+        ),
+    )
+}

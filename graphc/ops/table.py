@@ -1,4 +1,5 @@
 """All rows by name."""
+
 from __future__ import annotations
 
 from . import contract, elementwise, index, leaves, reduce, shape

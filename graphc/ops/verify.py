@@ -1,9 +1,10 @@
 """One check of every invariant of a graph, run between passes."""
+
 from __future__ import annotations
 
 import networkx as nx
 
-from ..errors import GraphError, GraphcError
+from ..errors import GraphcError, GraphError
 from ..graph.graph import Graph
 from ..graph.node import Node
 from .leaves import LEAVES
@@ -31,8 +32,11 @@ def verify(graph: Graph, *, stage: str = "", expanded: bool = False) -> None:
     for node in graph.nodes:
         missing = {n for extent in node.shape for n in extent.names} - known
         if missing and node.op != "state":
-            raise GraphError(f"the size {sorted(missing)[0]!r} is not a size of any input{after}: {node!r}", where=graph.tables.source(node),
-                             how="name it in the shape of an input")
+            raise GraphError(
+                f"the size {sorted(missing)[0]!r} is not a size of any input{after}: {node!r}",
+                where=graph.tables.source(node),
+                how="name it in the shape of an input",
+            )
 
 
 def _fault(node: Node, expanded: bool) -> str | None:

@@ -1,4 +1,5 @@
 """Algebra: identities that shorten a graph. Exact ones give the same bits (the sign of a zero aside)."""
+
 from __future__ import annotations
 
 from math import frexp
@@ -69,7 +70,9 @@ def square(node: Node, sight: Sight) -> Node | None:
     return make("mul", x, x)
 
 
-@rule("small power", VALUE_CHANGING, "x³, x⁴, x⁻¹, x^½ by products, a quotient, a root: one rounding more, no logarithm")
+@rule(
+    "small power", VALUE_CHANGING, "x³, x⁴, x⁻¹, x^½ by products, a quotient, a root: one rounding more, no logarithm"
+)
 def small_power(node: Node, sight: Sight) -> Node | None:
     if node.op != "pow":
         return None
@@ -164,7 +167,11 @@ def sum_of_negation(node: Node, sight: Sight) -> Node | None:
     return make("neg", build.reduce("sum", node.operands[0].operands[0], node.attr("axes")))
 
 
-@rule("sum of a choice by index", EXACT, "Σ_j (I = j ? v : 0) is v: the other terms are zeros, and I is checked to be in range")
+@rule(
+    "sum of a choice by index",
+    EXACT,
+    "Σ_j (I = j ? v : 0) is v: the other terms are zeros, and I is checked to be in range",
+)
 def sum_of_choice(node: Node, sight: Sight) -> Node | None:
     if node.op != "sum" or node.operands[0].op != "formula" or len(node.attr("axes")) != 1:
         return None
@@ -174,7 +181,12 @@ def sum_of_choice(node: Node, sight: Sight) -> Node | None:
         return None
     (clause,) = formula.clauses
     j = clause.write[axis]
-    if clause.guards or clause.write != identity(x.type.rank) or clause.body.op != "where" or not sc.is_const(clause.body.args[2], 0):
+    if (
+        clause.guards
+        or clause.write != identity(x.type.rank)
+        or clause.body.op != "where"
+        or not sc.is_const(clause.body.args[2], 0)
+    ):
         return None
     condition, value, _ = clause.body.args
     if condition.op != "equal" or condition.args[1].op != "index" or condition.args[1].value != j:
@@ -184,13 +196,17 @@ def sum_of_choice(node: Node, sight: Sight) -> Node | None:
         return None
     if any(isinstance(i, Lookup) for k in used for i in clause.reads[k].map) or value.op == "index":
         return None
-    return Node("formula", x.operands, node.type, shape=node.shape, formula=Formula((_without_axis(clause, axis, value),)))
+    return Node(
+        "formula", x.operands, node.type, shape=node.shape, formula=Formula((_without_axis(clause, axis, value),))
+    )
 
 
 def _without_axis(clause: Clause, axis: int, value: Scalar) -> Clause:
     kept = [a for a in range(len(clause.box)) if a != axis]
     place = {a: var(i) for i, a in enumerate(kept)} | {axis: ZERO}
-    reads = tuple(Read(r.operand, tuple(i.substitute(place) if isinstance(i, Affine) else i for i in r.map)) for r in clause.reads)
+    reads = tuple(
+        Read(r.operand, tuple(i.substitute(place) if isinstance(i, Affine) else i for i in r.map)) for r in clause.reads
+    )
     used = sc.args_of(value)
     number = {old: new for new, old in enumerate(used)}
     body = sc.rebuild(value, lambda e: sc.arg(number[e.value], e.dtype) if e.op == "arg" else None)
@@ -203,7 +219,11 @@ def idempotent(node: Node, sight: Sight) -> Node | None:
     return node.operands[0] if same else None
 
 
-@rule("sum of equal terms", VALUE_CHANGING, "Σ over an axis along which x does not vary is x times its length: one rounding instead of many")
+@rule(
+    "sum of equal terms",
+    VALUE_CHANGING,
+    "Σ over an axis along which x does not vary is x times its length: one rounding instead of many",
+)
 def sum_of_broadcast(node: Node, sight: Sight) -> Node | None:
     if node.op != "sum" or node.operands[0].op != "broadcast_to" or not node.dtype.is_float:
         return None
@@ -228,7 +248,7 @@ def absorb_transpose(node: Node, sight: Sight) -> Node | None:
     operands = list(node.operands)
     for k, operand in enumerate(operands):
         if operand.op == "transpose":
-            place = {p: letter for p, letter in zip(operand.attr("perm"), inputs[k], strict=True)}
+            place = dict(zip(operand.attr("perm"), inputs[k], strict=True))
             inputs[k] = "".join(place[d] for d in range(len(inputs[k])))
             (operands[k],) = operand.operands
     return build.einsum(f"{','.join(inputs)}->{output}", *operands)
@@ -242,6 +262,21 @@ def commutative(node: Node, sight: Sight) -> Node | None:
 
 
 RULES: tuple[Rule, ...] = (
-    drop_stop_gradient, neutral, negation, divide_by_power_of_two, square, small_power, same_choice, double_not,
-    compose_movements, late_broadcast, sum_over_one, sum_of_negation, sum_of_choice,
-    idempotent, sum_of_broadcast, absorb_transpose, commutative)
+    drop_stop_gradient,
+    neutral,
+    negation,
+    divide_by_power_of_two,
+    square,
+    small_power,
+    same_choice,
+    double_not,
+    compose_movements,
+    late_broadcast,
+    sum_over_one,
+    sum_of_negation,
+    sum_of_choice,
+    idempotent,
+    sum_of_broadcast,
+    absorb_transpose,
+    commutative,
+)

@@ -1,4 +1,5 @@
 """The passes in their order, with the reason for each place."""
+
 from __future__ import annotations
 
 from collections import Counter

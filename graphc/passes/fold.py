@@ -1,4 +1,5 @@
 """Constant folding: operations on constants are done now, choices on constant conditions are made."""
+
 from __future__ import annotations
 
 from ..graph.node import Constant, Node, TensorType
@@ -40,7 +41,11 @@ def choose(node: Node, sight: Sight) -> Node | None:
 
 @rule("constant size", EXACT, "a size that is a number")
 def constant_size(node: Node, sight: Sight) -> Node | None:
-    return build.size_value(node.attr("value"), node.dtype) if node.op == "size" and node.attr("value").constant is not None else None
+    return (
+        build.size_value(node.attr("value"), node.dtype)
+        if node.op == "size" and node.attr("value").constant is not None
+        else None
+    )
 
 
 def _source(node: Node) -> Node:

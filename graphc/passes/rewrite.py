@@ -1,4 +1,5 @@
 """The rewriting engine: named rules, applied bottom-up until none fires."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -55,6 +56,7 @@ def rewrite(graph: Graph, rules: Sequence[Rule], fired: Counter[str] | None = No
 def _round(graph: Graph, rules: Sequence[Rule], fired: Counter[str]) -> Graph:
     sight = Sight()
     new: dict[Node, Node] = {}
+    existing: set[Node] = set()
     wrt = {n.operands[1] for n in graph.nodes if n.op == "grad"}
     for node in graph.nodes:
         result = with_operands(node, tuple(new[o] for o in node.operands))
@@ -64,13 +66,20 @@ def _round(graph: Graph, rules: Sequence[Rule], fired: Counter[str]) -> Graph:
                 break
             graph.tables.inherit(changed, result)
             result = changed
+        if node in wrt and result in existing:
+            # rewritten into a value that others use too, it would count their uses in ∂y/∂x
+            result = with_operands(node, tuple(new[o] for o in node.operands))
         new[node] = result
+        existing.add(result)
         if node in wrt:
             sight.opaque = sight.opaque | {result}
         graph.tables.inherit(result, node)
         _inherit_inner(graph, result, node)
-    return replace(graph, outputs={k: new[v] for k, v in graph.outputs.items()},
-                   updates={k: new[v] for k, v in graph.updates.items()})
+    return replace(
+        graph,
+        outputs={k: new[v] for k, v in graph.outputs.items()},
+        updates={k: new[v] for k, v in graph.updates.items()},
+    )
 
 
 def _first(node: Node, rules: Sequence[Rule], sight: Sight, fired: Counter[str]) -> Node | None:

@@ -4,6 +4,7 @@ They run before gradients are expanded, so that what is differentiated is stable
 subtracted stands under stop_gradient: e^(x−m)/Σ e^(x−m) and m + log Σ e^(x−m) do not depend on m, so their
 derivatives, to any order, do not either.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -146,7 +147,9 @@ def log_of_exp(node: Node, sight: Sight) -> Node | None:
     return move(base.operands[0]) if sight.op(base, "exp") else None
 
 
-@rule("shift before the sum", VALUE_CHANGING, "x - (m + l) loses the digits of l where m is large; (x - m) - l keeps them")
+@rule(
+    "shift before the sum", VALUE_CHANGING, "x - (m + l) loses the digits of l where m is large; (x - m) - l keeps them"
+)
 def reassociate(node: Node, sight: Sight) -> Node | None:
     if node.op != "sub":
         return None
@@ -225,4 +228,17 @@ def tanh(node: Node, sight: Sight) -> Node | None:
 
 
 RULES: tuple[Rule, ...] = (
-    quotient, softmax, logsumexp, log_of_softmax, log_of_exp, reassociate, sigmoid, one_minus_sigmoid, log_sigmoid, softplus, log1p, expm1, tanh)
+    quotient,
+    softmax,
+    logsumexp,
+    log_of_softmax,
+    log_of_exp,
+    reassociate,
+    sigmoid,
+    one_minus_sigmoid,
+    log_sigmoid,
+    softplus,
+    log1p,
+    expm1,
+    tanh,
+)

@@ -1,13 +1,14 @@
 """The compiled folder: written atomically, movable, importable as a plain package, never a pickle.
 
-    NAME/__init__.py         forward, value_and_grad, params, … at its top
-    NAME/manifest.json       format version, signature, sizes, versions, digests of the other files
-    NAME/kernels.py          the generated source: what runs
-    NAME/programs.json       buffers and instructions of each entry
-    NAME/graph.txt           the graph in text form (NAME.graph.txt for each of several)
-    NAME/params.safetensors  parameters and the beginnings of states
-    NAME/constants.safetensors
+NAME/__init__.py         forward, value_and_grad, params, … at its top
+NAME/manifest.json       format version, signature, sizes, versions, digests of the other files
+NAME/kernels.py          the generated source: what runs
+NAME/programs.json       buffers and instructions of each entry
+NAME/graph.txt           the graph in text form (NAME.graph.txt for each of several)
+NAME/params.safetensors  parameters and the beginnings of states
+NAME/constants.safetensors
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -85,9 +86,14 @@ def _files(contents: Contents) -> dict[str, bytes]:
     files = {
         "__init__.py": _PACKAGE.format(name=contents.name, version=importlib.metadata.version("graphc")).encode(),
         "kernels.py": contents.source.encode(),
-        "programs.json": _json({
-            "signatures": contents.signatures,
-            "entries": {n: {k: p.to_json() for k, p in programs.items()} for n, (_, programs) in contents.entries.items()}}),
+        "programs.json": _json(
+            {
+                "signatures": contents.signatures,
+                "entries": {
+                    n: {k: p.to_json() for k, p in programs.items()} for n, (_, programs) in contents.entries.items()
+                },
+            }
+        ),
         "params.safetensors": encode({n: np.asarray(a, order="C") for n, a in contents.params.items()}),
     }
     for name, text in contents.graphs.items():
@@ -97,12 +103,19 @@ def _files(contents: Contents) -> dict[str, bytes]:
     if contents.states.initial:
         files["states.safetensors"] = encode({n: np.asarray(a, order="C") for n, a in contents.states.initial.items()})
     manifest = {
-        "format_version": FORMAT_VERSION, "name": contents.name, "options": contents.options, "rules": contents.rules,
+        "format_version": FORMAT_VERSION,
+        "name": contents.name,
+        "options": contents.options,
+        "rules": contents.rules,
         "entries": {n: _signature_json(s) for n, (s, _) in contents.entries.items()},
         "params": {n: [a.dtype.name, list(a.shape), contents.params.trainable[n]] for n, a in contents.params.items()},
         "states": {n: [d.name, [str(e) for e in shape]] for n, (d, shape) in contents.states.declared.items()},
-        "versions": {"graphc": importlib.metadata.version("graphc"), "numpy": np.__version__, "numba": importlib.metadata.version("numba"),
-                     "python": platform.python_version()},
+        "versions": {
+            "graphc": importlib.metadata.version("graphc"),
+            "numpy": np.__version__,
+            "numba": importlib.metadata.version("numba"),
+            "python": platform.python_version(),
+        },
         # parameters may be saved again after training: their shapes are checked when they are loaded, not their digest
         "sha256": {n: hashlib.sha256(data).hexdigest() for n, data in files.items() if n != "params.safetensors"},
     }
@@ -117,8 +130,13 @@ def _json(data: Any, indent: int | None = None) -> bytes:
 def _signature_json(signature: Signature) -> dict[str, Any]:
     def declared(d: Declared) -> list[Any]:
         return [d.name, d.dtype.name, [str(e) for e in d.shape]]
-    return {"inputs": [declared(d) for d in signature.inputs], "outputs": [declared(d) for d in signature.outputs],
-            "needs": {n: sorted(inputs) for n, inputs in signature.needs.items()}, "trainable": list(signature.trainable)}
+
+    return {
+        "inputs": [declared(d) for d in signature.inputs],
+        "outputs": [declared(d) for d in signature.outputs],
+        "needs": {n: sorted(inputs) for n, inputs in signature.needs.items()},
+        "trainable": list(signature.trainable),
+    }
 
 
 def _compile(contents: Contents, progress: Progress | None) -> None:
@@ -140,13 +158,18 @@ def _replace(target: Path, files: Mapping[str, bytes]) -> None:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
-        raise ArtifactError(f"the folder {target} cannot be written: {error.strerror or error}", how="choose another with -o, or make it writable") from error
+        raise ArtifactError(
+            f"the folder {target} cannot be written: {error.strerror or error}",
+            how="choose another with -o, or make it writable",
+        ) from error
 
 
 def check_place(target: Path) -> None:
     """ArtifactError where something other than a compiled model stands in the place of one."""
     if target.exists() and not (target / "manifest.json").exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ArtifactError(f"{target} exists and is no compiled model", how="choose another folder with -o, or remove it")
+        raise ArtifactError(
+            f"{target} exists and is no compiled model", how="choose another folder with -o, or remove it"
+        )
 
 
 def _swap(new: Path, target: Path) -> None:
@@ -176,22 +199,34 @@ def load(folder: str | Path, progress: Progress | None = None) -> CompiledModel:
     data = {name: _read(place, name) for name in [*manifest["sha256"], "params.safetensors"]}
     for name, digest in manifest["sha256"].items():
         if hashlib.sha256(data[name]).hexdigest() != digest:
-            raise ArtifactError(f"{place / name} is not what was compiled: it was edited or truncated", how="compile the model again")
+            raise ArtifactError(
+                f"{place / name} is not what was compiled: it was edited or truncated", how="compile the model again"
+            )
     programs = json.loads(data["programs.json"])
     kernels = split(data["kernels.py"].decode(), {n: tuple(s) for n, s in programs["signatures"].items()})
-    params = variables.allocate({n: (dtypes.BY_NAME[_SHORT[d]], tuple(shape)) for n, (d, shape, _) in manifest["params"].items()})
+    params = variables.allocate(
+        {n: (dtypes.BY_NAME[_SHORT[d]], tuple(shape)) for n, (d, shape, _) in manifest["params"].items()}
+    )
     loaded, _ = variables.load(place / "params.safetensors")
     variables.assign(params, loaded, place / "params.safetensors")
     parameters = Parameters(params, {n: t for n, (_, _, t) in manifest["params"].items()})
     constants = variables.load(place / "constants.safetensors")[0] if "constants.safetensors" in data else {}
     initial = variables.load(place / "states.safetensors")[0] if "states.safetensors" in data else {}
-    states = States({n: (dtypes.BY_NAME[d], tuple(map(parse, shape))) for n, (d, shape) in manifest["states"].items()}, initial)
+    states = States(
+        {n: (dtypes.BY_NAME[d], tuple(map(parse, shape))) for n, (d, shape) in manifest["states"].items()}, initial
+    )
     executor = EXECUTORS[manifest["options"]["target"]](kernels, progress)
     entries = {}
     for name, described in manifest["entries"].items():
         stored = programs["entries"][name]
-        entries[name] = Entry(name, _signature(described), _Stored(name, stored), executor, constants, parameters, states)
-    info = Info(lambda: data["kernels.py"].decode(), lambda: _graphs(data, manifest), lambda model, to, _: _copy(place, model, to))
+        entries[name] = Entry(
+            name, _signature(described), _Stored(name, stored), executor, constants, parameters, states
+        )
+    info = Info(
+        lambda: data["kernels.py"].decode(),
+        lambda: _graphs(data, manifest),
+        lambda model, to, _: _copy(place, model, to),
+    )
     return CompiledModel(manifest["name"], entries, parameters, states, info)
 
 
@@ -206,11 +241,19 @@ class _Stored:
             return Program.from_json(self.data[kind])
         if kind.startswith("forward:"):  # a choice of outputs that has no program of its own: one that gives them all
             wanted = set(kind.removeprefix("forward:").split(","))
-            fitting = [k for k in self.data if k.startswith("forward:") and wanted <= set(k.removeprefix("forward:").split(","))]
+            fitting = [
+                k
+                for k in self.data
+                if k.startswith("forward:") and wanted <= set(k.removeprefix("forward:").split(","))
+            ]
             if fitting:
                 return Program.from_json(self.data[min(fitting, key=len)])
-        raise ArtifactError(f"the compiled model {self.entry} has no {kind.split(':')[0]} program",
-                            how="value_and_grad needs an output named loss, step an optimiser" if kind in ("gradient", "step") else None)
+        raise ArtifactError(
+            f"the compiled model {self.entry} has no {kind.split(':')[0]} program",
+            how="value_and_grad needs an output named loss, step an optimiser"
+            if kind in ("gradient", "step")
+            else None,
+        )
 
 
 _SHORT = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64", "bool": "bool_"}
@@ -220,33 +263,56 @@ def _read(place: Path, name: str) -> bytes:
     try:
         return (place / name).read_bytes()
     except OSError as error:
-        raise ArtifactError(f"the compiled model {place} is incomplete: {name} cannot be read ({error.strerror})", how="compile the model again") from error
+        raise ArtifactError(
+            f"the compiled model {place} is incomplete: {name} cannot be read ({error.strerror})",
+            how="compile the model again",
+        ) from error
 
 
 def _manifest(place: Path) -> dict[str, Any]:
     if not place.is_dir():
-        raise ArtifactError(f"there is no compiled model at {place}", how="graphc compile model.py -o build makes build/model")
+        raise ArtifactError(
+            f"there is no compiled model at {place}", how="graphc compile model.py -o build makes build/model"
+        )
     text = _read(place, "manifest.json")
     try:
         manifest = json.loads(text)
         version = manifest["format_version"]
-        _ = manifest["sha256"], manifest["entries"], manifest["params"], manifest["states"], manifest["options"]["target"], manifest["name"]
+        _ = (
+            manifest["sha256"],
+            manifest["entries"],
+            manifest["params"],
+            manifest["states"],
+            manifest["options"]["target"],
+            manifest["name"],
+        )
     except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{place / 'manifest.json'} is truncated or edited: {error}", how="compile the model again") from error
+        raise ArtifactError(
+            f"{place / 'manifest.json'} is truncated or edited: {error}", how="compile the model again"
+        ) from error
     if version != FORMAT_VERSION:
-        raise ArtifactError(f"{place} has the format {version}, this graphc reads {FORMAT_VERSION}", how="compile the model again with this version")
+        raise ArtifactError(
+            f"{place} has the format {version}, this graphc reads {FORMAT_VERSION}",
+            how="compile the model again with this version",
+        )
     return manifest
 
 
 def _signature(data: Mapping[str, Any]) -> Signature:
     def declared(d: list[Any]) -> Declared:
         return Declared(d[0], dtypes.BY_NAME[d[1]], tuple(map(parse, d[2])))
-    return Signature(tuple(map(declared, data["inputs"])), tuple(map(declared, data["outputs"])),
-                     {n: frozenset(inputs) for n, inputs in data["needs"].items()}, tuple(data["trainable"]))
+
+    return Signature(
+        tuple(map(declared, data["inputs"])),
+        tuple(map(declared, data["outputs"])),
+        {n: frozenset(inputs) for n, inputs in data["needs"].items()},
+        tuple(data["trainable"]),
+    )
 
 
 def _graphs(data: Mapping[str, bytes], manifest: Mapping[str, Any]) -> dict[str, Any]:
     from ..graph.text import parse_graph  # networkx is not loaded unless someone looks at the graph
+
     names = list(manifest["entries"])
     return {n: parse_graph(data["graph.txt" if len(names) == 1 else f"{n}.graph.txt"].decode()) for n in names}
 
@@ -254,6 +320,7 @@ def _graphs(data: Mapping[str, bytes], manifest: Mapping[str, Any]) -> dict[str,
 def _copy(place: Path, model: CompiledModel, folder: Path) -> Path:
     """Write a loaded model elsewhere, with the parameters that it has now."""
     from safetensors.numpy import save as encode
+
     files = {p.name: p.read_bytes() for p in place.iterdir() if p.is_file()}
     files["params.safetensors"] = encode({n: np.asarray(a, order="C") for n, a in model.params.items()})
     _replace(folder / model.name, files)

@@ -1,4 +1,5 @@
 """Running a program: compiled kernels on the CPU, or the same source as plain Python over NumPy arrays."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
@@ -54,14 +55,21 @@ class CpuExecutor:
     def addresses(self, program: Program) -> dict[tuple[str, bool], int]:
         """The address of each kernel that the program calls, compiling what is in no cache."""
         fixed = driver.fixed_sources()
-        wanted = {(i.kernel, i.fixed): fixed[i.kernel] if i.fixed else self.kernels[i.kernel] for i in program.instructions}
+        wanted = {
+            (i.kernel, i.fixed): fixed[i.kernel] if i.fixed else self.kernels[i.kernel] for i in program.instructions
+        }
         found = build([*wanted.values(), fixed["run"]], self.progress)
         return {key: found[source.name] for key, source in wanted.items()}
 
     def prepare(self, programs: Iterable[Program]) -> None:
         """Compile every kernel of some programs now."""
         fixed = driver.fixed_sources()
-        sources = {s.name: s for p in programs for i in p.instructions for s in [fixed[i.kernel] if i.fixed else self.kernels[i.kernel]]}
+        sources = {
+            s.name: s
+            for p in programs
+            for i in p.instructions
+            for s in [fixed[i.kernel] if i.fixed else self.kernels[i.kernel]]
+        }
         build([*sources.values(), fixed["run"]], self.progress)
 
     def bound(self, program: Program, sizes: Mapping[str, int]) -> Bound:
@@ -74,9 +82,11 @@ class _CpuBound:
         offsets, length = plan_arena(program, sizes)
         raw = np.empty(length + ALIGNMENT, np.uint8)
         start = -raw.ctypes.data % ALIGNMENT
-        self.arena = raw[start:start + length]
-        slot_of = {b: driver.FIRST_FREE_SLOT + 1 + i for i, b in enumerate(
-            n for n, b in enumerate(program.buffers) if b.kind != "temp")}
+        self.arena = raw[start : start + length]
+        slot_of = {
+            b: driver.FIRST_FREE_SLOT + 1 + i
+            for i, b in enumerate(n for n, b in enumerate(program.buffers) if b.kind != "temp")
+        }
         arena_slot = driver.FIRST_FREE_SLOT
         calls = []
         for tag, instruction in enumerate(program.instructions, 1):
@@ -113,12 +123,17 @@ class NumpyExecutor:
     """The generated source as plain Python over NumPy scalars: slow, exact to read, and easy to step through."""
 
     def __init__(self, kernels: Mapping[str, KernelSource], progress: Progress | None = None):
-        self.functions = {name: run_python(k.source, k.name, interpreted_words(k.source)) for name, k in kernels.items()}
+        self.kernels = kernels
+        self.functions: dict[str, Callable[..., None]] = {}
 
     def prepare(self, programs: Iterable[Program]) -> None:
-        pass  # Python compiles as it runs
+        """Make the functions of every kernel that the programs run; Python compiles as it runs."""
+        for name in {i.kernel for p in programs for i in p.instructions if not i.fixed} - self.functions.keys():
+            kernel = self.kernels[name]
+            self.functions[name] = run_python(kernel.source, kernel.name, interpreted_words(kernel.source))
 
     def bound(self, program: Program, sizes: Mapping[str, int]) -> Bound:
+        self.prepare([program])
         return _NumpyBound(program, sizes, self.functions)
 
 
@@ -126,7 +141,10 @@ class _NumpyBound:
     def __init__(self, program: Program, sizes: Mapping[str, int], functions: Mapping[str, Callable[..., None]]):
         self.program, self.sizes, self.functions = program, sizes, functions
         self.arrays: dict[int, Array] = {
-            n: np.empty(b.numel.evaluate(sizes), b.dtype.numpy) for n, b in enumerate(program.buffers) if b.kind == "temp"}
+            n: np.empty(b.numel.evaluate(sizes), b.dtype.numpy)
+            for n, b in enumerate(program.buffers)
+            if b.kind == "temp"
+        }
 
     def bind(self, number: int, array: Array) -> None:
         self.arrays[number] = array.reshape(-1)  # a view: the caller's arrays are contiguous
@@ -134,7 +152,7 @@ class _NumpyBound:
     def run(self) -> None:
         with np.errstate(all="ignore"):
             for tag, instruction in enumerate(self.program.instructions, 1):
-                arrays = [self.arrays[n][o.evaluate(self.sizes):] for n, o in instruction.arrays]
+                arrays = [self.arrays[n][o.evaluate(self.sizes) :] for n, o in instruction.arrays]
                 sizes = [s.evaluate(self.sizes) for s in instruction.sizes]
                 if instruction.kernel.startswith("check_index"):
                     status = np.zeros(4, np.int64)

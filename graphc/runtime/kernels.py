@@ -3,6 +3,7 @@
 The text in the folder is what runs. Each function is brought to a canonical form, without comments and with its own
 names replaced, so that equal structures share one compilation, within a model and across models.
 """
+
 from __future__ import annotations
 
 import ast
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 
 from ..errors import ArtifactError
 from .cache import KernelSource
+
 
 def canonical(function: ast.FunctionDef, signature: tuple[str, ...]) -> KernelSource:
     """A kernel with its parameters and locals renamed in the order of their appearance."""

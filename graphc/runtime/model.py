@@ -1,4 +1,5 @@
 """The compiled model: what people call. It needs no compiler when its kernels are in the cache."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -51,16 +52,30 @@ Programs = Callable[[str], Program]
 class Entry:
     """One model of a compiled file."""
 
-    def __init__(self, name: str, signature: Signature, programs: Programs, executor: Executor, constants: Mapping[str, Array],
-                 params: Parameters, states: States):
+    def __init__(
+        self,
+        name: str,
+        signature: Signature,
+        programs: Programs,
+        executor: Executor,
+        constants: Mapping[str, Array],
+        params: Parameters,
+        states: States,
+    ):
         self.name, self.signature = name, signature
         self._programs, self._executor, self._constants = programs, executor, constants
         self._params, self._states = params, states
         self._calls: dict[str, _Call] = {}
         self._declared = {d.name: d for d in signature.inputs}
 
-    def forward(self, *args: Any, train: bool = False, outputs: list[str] | tuple[str, ...] | None = None, out: Mapping[str, Array] | None = None,
-                **inputs: Any) -> dict[str, Array]:
+    def forward(
+        self,
+        *args: Any,
+        train: bool = False,
+        outputs: list[str] | tuple[str, ...] | None = None,
+        out: Mapping[str, Array] | None = None,
+        **inputs: Any,
+    ) -> dict[str, Array]:
         """The outputs that the given inputs suffice for, or those named by `outputs`, as a mapping.
 
         out: arrays to write into, by output name, instead of fresh ones. train: whether the model is being trained.
@@ -71,7 +86,9 @@ class Entry:
             for name in outputs:
                 if name not in needs:
                     raise unknown("output", name, list(needs))
-            missing = sorted({i for name in outputs for i in needs[name]} - given.keys(), key=list(self._declared).index)
+            missing = sorted(
+                {i for name in outputs for i in needs[name]} - given.keys(), key=list(self._declared).index
+            )
             if missing:
                 raise self._missing(missing, outputs)
             chosen = tuple(n for n in needs if n in outputs)
@@ -82,7 +99,9 @@ class Entry:
                 raise self._missing(missing, list(needs))
         return self._call(f"forward:{','.join(chosen)}").run(given, out)
 
-    def value_and_grad(self, *args: Any, out: Mapping[str, Array] | None = None, **inputs: Any) -> tuple[dict[str, Array], dict[str, Array]]:
+    def value_and_grad(
+        self, *args: Any, out: Mapping[str, Array] | None = None, **inputs: Any
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
         """(outputs, gradients): every output, and the gradient of `loss` by parameter name."""
         return self._split(self._checked("gradient", args, inputs, out))
 
@@ -97,9 +116,13 @@ class Entry:
             return {kind.split(":")[0]: self._call(kind).program.cost(sizes) for kind in kinds}
         except KeyError as error:
             names = sorted({n for d in self.signature.inputs for e in d.shape for n in e.names})
-            raise InputError(f"the cost depends on the size {error.args[0]!r}", how=f"pass {', '.join(f'{n}=…' for n in names)}") from error
+            raise InputError(
+                f"the cost depends on the size {error.args[0]!r}", how=f"pass {', '.join(f'{n}=…' for n in names)}"
+            ) from error
 
-    def _checked(self, kind: str, args: tuple[Any, ...], inputs: dict[str, Any], out: Mapping[str, Array] | None) -> dict[str, Array]:
+    def _checked(
+        self, kind: str, args: tuple[Any, ...], inputs: dict[str, Any], out: Mapping[str, Array] | None
+    ) -> dict[str, Array]:
         given = self._named(args, inputs)
         call = self._call(kind)
         missing = [i for i in call.program.inputs if i not in given]
@@ -122,7 +145,9 @@ class Entry:
         if args:
             names = list(self._declared)
             if len(args) > len(names):
-                raise InputError(f"{self.name} takes {len(names)} inputs, not {len(args)}: {', '.join(names) or 'none'}")
+                raise InputError(
+                    f"{self.name} takes {len(names)} inputs, not {len(args)}: {', '.join(names) or 'none'}"
+                )
             for name, value in zip(names, args, strict=False):
                 if name in inputs:
                     raise InputError(f"the input {name!r} is given twice: by position and by name")
@@ -134,8 +159,10 @@ class Entry:
 
     def _missing(self, missing: list[str], wanted: list[str] | tuple[str, ...]) -> InputError:
         listed = ", ".join(str(self._declared[m]) for m in missing)
-        return InputError(f"{self.name}: missing input{'s' if len(missing) > 1 else ''} for {', '.join(wanted)}: {listed}",
-                          how=f"pass {', '.join(f'{m}=…' for m in missing)}")
+        return InputError(
+            f"{self.name}: missing input{'s' if len(missing) > 1 else ''} for {', '.join(wanted)}: {listed}",
+            how=f"pass {', '.join(f'{m}=…' for m in missing)}",
+        )
 
 
 MOST_BINDINGS = 32  # distinct shapes of inputs that a program stays bound to: each has an arena
@@ -166,9 +193,14 @@ class _Call:
         self.entry, self.program = entry, program
         self.inputs = [(n, b) for n, b in enumerate(program.buffers) if b.kind == "input"]
         self.outputs = [(n, b) for n, b in enumerate(program.buffers) if b.kind == "output"]
-        self.sized_states = [(n, b.name) for n, b in enumerate(program.buffers)
-                             if b.kind == "state" and any(e.constant is None for e in b.shape)]
-        self.updates_params = [b.name for n, b in enumerate(program.buffers) if n in program.updated and b.kind == "param"]
+        self.sized_states = [
+            (n, b.name)
+            for n, b in enumerate(program.buffers)
+            if b.kind == "state" and any(e.constant is None for e in b.shape)
+        ]
+        self.updates_params = [
+            b.name for n, b in enumerate(program.buffers) if n in program.updated and b.kind == "param"
+        ]
         self.bindings: dict[tuple[tuple[int, ...], ...], _Binding] = {}
 
     def run(self, given: Mapping[str, Any], out: Mapping[str, Array] | None) -> dict[str, Array]:
@@ -178,11 +210,15 @@ class _Call:
         if binding is None:
             if len(self.bindings) >= MOST_BINDINGS:
                 del self.bindings[next(iter(self.bindings))]
-            binding = self.bindings[key] = self._bind({b.name: a for (_, b), (_, a) in zip(self.inputs, arrays, strict=True)}, given)
+            binding = self.bindings[key] = self._bind(
+                {b.name: a for (_, b), (_, a) in zip(self.inputs, arrays, strict=True)}, given
+            )
         bound = binding.bound
         for name in self.updates_params:
             if not self.entry._params[name].flags.writeable:
-                raise InputError(f"this call updates the parameter {name!r}, which is frozen", how="call thaw() on the model first")
+                raise InputError(
+                    f"this call updates the parameter {name!r}, which is frozen", how="call thaw() on the model first"
+                )
         for number, name in self.sized_states:
             bound.bind(number, self.entry._states.get(name, binding.sizes))
         for number, array in arrays:
@@ -211,49 +247,85 @@ class _Call:
         own = from_numpy(array.dtype)
         target = buffer.dtype
         wider = own is not None and own.kind == target.kind and own.itemsize <= target.itemsize
-        numbers = weak and own is not None and (own.kind == target.kind or (own.kind in "ib" and target.kind == "f") or array.size == 0)
+        numbers = (
+            weak
+            and own is not None
+            and (own.kind == target.kind or (own.kind in "ib" and target.kind == "f") or array.size == 0)
+        )
         if not (wider or numbers):
-            raise InputError(f"the input {buffer.name!r} has the type {array.dtype}, but {target.name} ({dtype}) is declared",
-                             how=f"convert it: {buffer.name}.astype(np.{dtype})")
-        if numbers and target.kind == "i" and array.size and (array.max() > np.iinfo(dtype).max or array.min() < np.iinfo(dtype).min):
+            raise InputError(
+                f"the input {buffer.name!r} has the type {array.dtype}, but {target.name} ({dtype}) is declared",
+                how=f"convert it: {buffer.name}.astype(np.{dtype})",
+            )
+        if (
+            numbers
+            and target.kind == "i"
+            and array.size
+            and (array.max() > np.iinfo(dtype).max or array.min() < np.iinfo(dtype).min)
+        ):
             raise InputError(f"the input {buffer.name!r} holds a number that {target.name} cannot: {array.max()}")
         return np.ascontiguousarray(array, dtype).reshape(array.shape)
 
-    def _reused(self, out: Mapping[str, Array], name: str, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: list[tuple[int, Array]]) -> Array:
+    def _reused(
+        self,
+        out: Mapping[str, Array],
+        name: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        inputs: list[tuple[int, Array]],
+    ) -> Array:
         result = out.get(name)
         if result is None and name.startswith("grad:"):
             result = out.get(name[5:])
         if result is None:
             return np.empty(shape, dtype)
-        if result.shape != shape or result.dtype != dtype or not result.flags.c_contiguous or not result.flags.writeable:
-            raise InputError(f"out[{name!r}] must be a writable, contiguous array of {dtype} of the shape {shape}, not {result.dtype} {result.shape}")
+        if (
+            result.shape != shape
+            or result.dtype != dtype
+            or not result.flags.c_contiguous
+            or not result.flags.writeable
+        ):
+            raise InputError(
+                f"out[{name!r}] must be a writable, contiguous array of {dtype} of the shape {shape}, not {result.dtype} {result.shape}"
+            )
         variables_ = [*self.entry._params.values(), *self.entry._states.arrays.values()]
         if any(np.may_share_memory(result, other) for other in [*(a for _, a in inputs), *variables_]):
-            raise InputError(f"out[{name!r}] shares memory with an input or a parameter", how="pass an array of its own")
+            raise InputError(
+                f"out[{name!r}] shares memory with an input or a parameter", how="pass an array of its own"
+            )
         return result
 
     def _bind(self, arrays: Mapping[str, Array], given: Mapping[str, Any]) -> _Binding:
         """Sizes from shapes, guards checked, memory planned: done once for each set of shapes."""
         entry, program = self.entry, self.program
-        sizes = bind_sizes([(entry._declared[n], a.shape) for n, a in arrays.items()])
-        for name, value in given.items():  # inputs that this program does not read fix sizes and are checked too
-            if name not in arrays:
-                sizes |= bind_sizes([(entry._declared[name], np.shape(value))], sizes)
+        # inputs that this program does not read are checked too, and may fix sizes
+        shapes = {n: arrays[n].shape if n in arrays else np.shape(v) for n, v in given.items()}
+        sizes = bind_sizes([(d, shapes[n]) for n, d in entry._declared.items() if n in shapes])
         errors: list[GraphcError] = []
         for guard in program.guards:
             if guard.left.names | guard.right.names <= sizes.keys() and not guard.holds(sizes):
                 left, right = guard.left.evaluate(sizes), guard.right.evaluate(sizes)
-                errors.append(InputError(guard.message, where=guard.where or None,
-                                         why=f"{guard.left} is {left} and {guard.right} is {right}; {guard.left} {guard.relation} {guard.right} is needed"))
+                errors.append(
+                    InputError(
+                        guard.message,
+                        where=guard.where or None,
+                        why=f"{guard.left} is {left} and {guard.right} is {right}; {guard.left} {guard.relation} {guard.right} is needed",
+                    )
+                )
         raise_all(errors)
         for buffer in program.buffers:
             for extent in buffer.shape:
                 unbound = extent.names - sizes.keys()
                 if unbound:
-                    raise InputError(f"the size {sorted(unbound)[0]!r} of {buffer.name!r} is not known from the inputs given",
-                                     how=f"pass an input that has it: {', '.join(str(d) for d in entry._declared.values() if any(unbound & e.names for e in d.shape))}")
-                if extent.evaluate(sizes) < 0:
-                    raise InputError(f"the size {extent} of {buffer.name!r} is {extent.evaluate(sizes)} for {', '.join(f'{k} = {v}' for k, v in sizes.items())}")
+                    having = [str(d) for d in entry._declared.values() if any(unbound & e.names for e in d.shape)]
+                    raise InputError(
+                        f"the size {min(unbound)!r} of {buffer.name!r} is not known from the inputs given",
+                        how=f"pass an input that has it: {', '.join(having)}",
+                    )
+                actual = extent.evaluate(sizes)
+                if actual < 0:
+                    bound_sizes = ", ".join(f"{k} = {v}" for k, v in sizes.items())
+                    raise InputError(f"the size {extent} of {buffer.name!r} is {actual} for {bound_sizes}")
         bound = entry._executor.bound(program, sizes)
         outputs = []
         written: list[Array] = []
@@ -265,20 +337,24 @@ class _Call:
             elif buffer.kind == "const":
                 bound.bind(number, entry._constants[buffer.name])
             elif buffer.kind == "output":
-                outputs.append((buffer.name, number, tuple(e.evaluate(sizes) for e in buffer.shape), buffer.dtype.numpy))
+                outputs.append(
+                    (buffer.name, number, tuple(e.evaluate(sizes) for e in buffer.shape), buffer.dtype.numpy)
+                )
         low = min((a.__array_interface__["data"][0] for a in written), default=0)
         high = max((a.__array_interface__["data"][0] + a.nbytes for a in written), default=0)
         return _Binding(bound, outputs, sizes, low, high)
 
 
-def bind_sizes(inputs: list[tuple[Declared, tuple[int, ...]]], known: Mapping[str, int] | None = None) -> dict[str, int]:
+def bind_sizes(inputs: list[tuple[Declared, tuple[int, ...]]]) -> dict[str, int]:
     """The values of the dimension names, from the shapes of the inputs. InputError where shapes contradict."""
-    sizes: dict[str, int] = dict(known or {})
+    sizes: dict[str, int] = {}
     origin: dict[str, str] = {}
     errors: list[GraphcError] = []
     for declared, shape in inputs:
         if len(shape) != len(declared.shape):
-            errors.append(InputError(f"the input {declared.name!r} has {len(shape)} axes {shape}, but {declared} is declared"))
+            errors.append(
+                InputError(f"the input {declared.name!r} has {len(shape)} axes {shape}, but {declared} is declared")
+            )
             continue
         for extent, actual in zip(declared.shape, shape, strict=True):
             name = next(iter(extent.names)) if len(extent.names) == 1 and str(extent).isidentifier() else None
@@ -287,11 +363,29 @@ def bind_sizes(inputs: list[tuple[Declared, tuple[int, ...]]], known: Mapping[st
     raise_all(errors)
     for declared, shape in inputs:
         for axis, (extent, actual) in enumerate(zip(declared.shape, shape, strict=True)):
+            unknown_names = extent.names - sizes.keys()
+            if unknown_names:
+                errors.append(
+                    InputError(
+                        f"the size {min(unknown_names)!r} of the input {declared.name!r} is not known from the inputs given",
+                        how=f"pass an input that has the size {min(unknown_names)!r} alone",
+                    )
+                )
+                continue
             expected = extent.evaluate(sizes)
             if expected != actual:
                 first = next((origin[n] for n in extent.names if n in origin), None)
-                why = f"{extent} is {expected} by the input {first!r}" if first and first != declared.name else f"{declared} is declared"
-                errors.append(InputError(f"the input {declared.name!r} has the shape {shape}: axis {axis} is {actual}, not {expected}", why=why))
+                why = (
+                    f"{extent} is {expected} by the input {first!r}"
+                    if first and first != declared.name
+                    else f"{declared} is declared"
+                )
+                errors.append(
+                    InputError(
+                        f"the input {declared.name!r} has the shape {shape}: axis {axis} is {actual}, not {expected}",
+                        why=why,
+                    )
+                )
     raise_all(errors)
     return sizes
 
@@ -304,14 +398,19 @@ class CompiledModel:
 
     def _only(self) -> Entry:
         if len(self.entries) != 1:
-            raise InputError(f"{self.name} holds several models", how=f"call one of them: {', '.join(f'm.{n}.forward(…)' for n in self.entries)}")
+            raise InputError(
+                f"{self.name} holds several models",
+                how=f"call one of them: {', '.join(f'm.{n}.forward(…)' for n in self.entries)}",
+            )
         return next(iter(self.entries.values()))
 
     def __getattr__(self, name: str) -> Entry:
         entries = self.__dict__.get("entries", {})
         if name in entries:
             return entries[name]
-        raise AttributeError(f"the compiled model {self.__dict__.get('name', '')!r} has no attribute {name!r}; its models are {', '.join(entries)}")
+        raise AttributeError(
+            f"the compiled model {self.__dict__.get('name', '')!r} has no attribute {name!r}; its models are {', '.join(entries)}"
+        )
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Array]:
         """See Entry.forward."""
@@ -380,11 +479,17 @@ class CompiledModel:
     def clone(self) -> CompiledModel:
         """A model that shares the parameters, for another thread: its states and memory are its own."""
         states = States(self._states.declared, self._states.initial)
-        entries = {n: Entry(e.name, e.signature, e._programs, e._executor, e._constants, self.params, states) for n, e in self.entries.items()}
+        entries = {
+            n: Entry(e.name, e.signature, e._programs, e._executor, e._constants, self.params, states)
+            for n, e in self.entries.items()
+        }
         return CompiledModel(self.name, entries, self.params, states, self._info)
 
     def __repr__(self) -> str:
-        return "\n".join(f"{self.name}.{n}{e.signature}" if len(self.entries) > 1 else f"{n}{e.signature}" for n, e in self.entries.items())
+        return "\n".join(
+            f"{self.name}.{n}{e.signature}" if len(self.entries) > 1 else f"{n}{e.signature}"
+            for n, e in self.entries.items()
+        )
 
 
 @dataclass(frozen=True)

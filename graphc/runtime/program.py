@@ -3,6 +3,7 @@
 Buffers are inputs, variables, constants, outputs and temporaries, with symbolic shapes. Instructions run a kernel of
 the generated source, or one of the fixed ones, over buffers; sizes are evaluated when the inputs' shapes are known.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -37,6 +38,9 @@ class Buffer:
         return Buffer(kind, name, dtypes.BY_NAME[dtype], tuple(map(parse, shape)))
 
 
+NOTHING = size(0)
+
+
 @dataclass(frozen=True)
 class Instruction:
     """Run `kernel` over arrays, each a buffer and the offset of its first element, and then sizes.
@@ -50,7 +54,7 @@ class Instruction:
     sizes: tuple[Size, ...]
     fixed: bool = False
     message: str = ""
-    operations: Size = size(0)
+    operations: Size = NOTHING
 
     def to_json(self) -> list[Any]:
         arrays, sizes = [[b, str(o)] for b, o in self.arrays], [str(s) for s in self.sizes]
@@ -126,8 +130,11 @@ class Program:
 
     def cost(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Arithmetic operations, bytes that the instructions touch, and bytes of the arena, for given sizes."""
-        touched = sum(self.buffers[b].numel.evaluate(sizes) * self.buffers[b].dtype.itemsize
-                      for i in self.instructions for b, _ in i.arrays)
+        touched = sum(
+            self.buffers[b].numel.evaluate(sizes) * self.buffers[b].dtype.itemsize
+            for i in self.instructions
+            for b, _ in i.arrays
+        )
         operations = sum(i.operations.evaluate(sizes) for i in self.instructions)
         return {"operations": operations, "bytes": touched, "arena": plan_arena(self, sizes)[1]}
 

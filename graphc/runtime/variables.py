@@ -1,4 +1,5 @@
 """Parameters and states: the arrays that live between calls."""
+
 from __future__ import annotations
 
 import os
@@ -48,13 +49,19 @@ class Parameters(Mapping[str, Array]):
         return len(self._arrays)
 
     def __repr__(self) -> str:
-        return "\n".join(f"{n}: {a.dtype}{list(a.shape)}{'' if self.trainable[n] else ' (not trainable)'}" for n, a in self._arrays.items())
+        return "\n".join(
+            f"{n}: {a.dtype}{list(a.shape)}{'' if self.trainable[n] else ' (not trainable)'}"
+            for n, a in self._arrays.items()
+        )
 
 
 def unknown(kind: str, name: str, known: Mapping[str, Any] | list[str] | tuple[str, ...]) -> GraphcError:
     """The error for a name that is none, with the nearest one."""
     near = get_close_matches(str(name), list(known), 1)
-    return InputError(f"there is no {kind} {name!r}", how=f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known) or 'none'}")
+    return InputError(
+        f"there is no {kind} {name!r}",
+        how=f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known) or 'none'}",
+    )
 
 
 def allocate(shapes: Mapping[str, tuple[DType, tuple[int, ...]]]) -> dict[str, Array]:
@@ -67,7 +74,7 @@ def allocate(shapes: Mapping[str, tuple[DType, tuple[int, ...]]]) -> dict[str, A
         block = np.zeros(sum(lengths.values()) + step, dtype.numpy)
         at = -block.ctypes.data % 64 // dtype.itemsize
         for name, shape in mine.items():
-            result[name] = block[at:at + int(np.prod(shape, dtype=np.int64))].reshape(shape)
+            result[name] = block[at : at + int(np.prod(shape, dtype=np.int64))].reshape(shape)
             at += lengths[name]
     return {name: result[name] for name in shapes}
 
@@ -98,8 +105,10 @@ class States:
             self.arrays[name] = np.zeros(shape, dtype.numpy)
             self.arrays[name][...] = self.initial.get(name, 0)
         if self.arrays[name].shape != shape:
-            raise InputError(f"the state {name!r} has the shape {self.arrays[name].shape}, these inputs need {shape}",
-                             how="call with the same sizes as before, or reset() and forget() the states")
+            raise InputError(
+                f"the state {name!r} has the shape {self.arrays[name].shape}, these inputs need {shape}",
+                how="call with the same sizes as before, or reset() and forget() the states",
+            )
         return self.arrays[name]
 
     def forget(self) -> None:
@@ -131,7 +140,9 @@ def write_atomically(target: Path, data: bytes) -> None:
             os.unlink(temporary)
             raise
     except OSError as error:
-        raise ArtifactError(f"{target} cannot be written: {error.strerror or error}", how="choose a folder that can be written") from error
+        raise ArtifactError(
+            f"{target} cannot be written: {error.strerror or error}", how="choose a folder that can be written"
+        ) from error
 
 
 def load(path: str | Path) -> tuple[dict[str, Array], dict[str, str]]:
@@ -140,19 +151,29 @@ def load(path: str | Path) -> tuple[dict[str, Array], dict[str, str]]:
 
     try:
         with safe_open(str(path), framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+            return dict(zip(file.keys(), map(file.get_tensor, file.keys()), strict=True)), dict(file.metadata() or {})
     except FileNotFoundError as error:
         raise ArtifactError(f"there is no parameter file {path}") from error
     except (SafetensorError, OSError, ValueError) as error:
-        raise ArtifactError(f"the parameter file {path} cannot be read: {error}", how="it is truncated or no safetensors file; save it again") from error
+        raise ArtifactError(
+            f"the parameter file {path} cannot be read: {error}",
+            how="it is truncated or no safetensors file; save it again",
+        ) from error
 
 
 def assign(targets: Mapping[str, Array], loaded: Mapping[str, Array], path: str | Path) -> None:
     """Copy loaded arrays into parameters: all of them, or none and an error that lists every misfit."""
     problems = [f"{n!r} is missing" for n in targets if n not in loaded]
     problems += [f"{n!r} is not a parameter of this model" for n in loaded if n not in targets]
-    problems += [f"{n!r} has the shape {loaded[n].shape}, the model's is {a.shape}" for n, a in targets.items() if n in loaded and loaded[n].shape != a.shape]
+    problems += [
+        f"{n!r} has the shape {loaded[n].shape}, the model's is {a.shape}"
+        for n, a in targets.items()
+        if n in loaded and loaded[n].shape != a.shape
+    ]
     if problems:
-        raise ArtifactError(f"the parameters in {path} do not fit: {'; '.join(problems)}", how="load parameters saved from the same model and hyperparameters")
+        raise ArtifactError(
+            f"the parameters in {path} do not fit: {'; '.join(problems)}",
+            how="load parameters saved from the same model and hyperparameters",
+        )
     for name, array in targets.items():
         array[...] = loaded[name]

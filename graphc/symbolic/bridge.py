@@ -1,4 +1,5 @@
 """Scalar expressions to SymPy and back. SymPy sees one operation, or one small body, at a time."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -12,11 +13,21 @@ from ..graph.dtype import DType, bool_
 from ..graph.scalar import Scalar
 
 _FUNCTIONS = {
-    sp.exp: "exp", sp.log: "log", sp.tanh: "tanh", sp.erf: "erf", sp.sin: "sin", sp.cos: "cos", sp.floor: "floor",
+    sp.exp: "exp",
+    sp.log: "log",
+    sp.tanh: "tanh",
+    sp.erf: "erf",
+    sp.sin: "sin",
+    sp.cos: "cos",
+    sp.floor: "floor",
 }
 _RELATIONS = {
-    sp.StrictLessThan: "less", sp.LessThan: "less_equal", sp.StrictGreaterThan: "greater",
-    sp.GreaterThan: "greater_equal", sp.Equality: "equal", sp.Unequality: "not_equal",
+    sp.StrictLessThan: "less",
+    sp.LessThan: "less_equal",
+    sp.StrictGreaterThan: "greater",
+    sp.GreaterThan: "greater_equal",
+    sp.Equality: "equal",
+    sp.Unequality: "not_equal",
 }
 
 
@@ -72,7 +83,7 @@ def _sum(terms: list[Scalar], negated: list[sp.Basic | None], e: sp.Add, go: Go,
     total = positive[0] if positive else Scalar("neg", (go(negated[0]),), dtype)
     for term in positive[1:]:
         total = Scalar("add", (total, term), dtype)
-    for n in [n for n in negated if n is not None][0 if positive else 1:]:
+    for n in [n for n in negated if n is not None][0 if positive else 1 :]:
         total = Scalar("sub", (total, go(n)), dtype)
     return total
 
@@ -128,7 +139,9 @@ def _piecewise(pairs: tuple[ExprCondPair, ...], go: Go, dtype: DType) -> Scalar:
     return Scalar("where", (go(condition), go(value), rest), dtype)
 
 
-def to_sympy(expression: Scalar, leaf: Callable[[Scalar], sp.Basic], math: Callable[[str], Callable[..., sp.Basic]]) -> sp.Basic:
+def to_sympy(
+    expression: Scalar, leaf: Callable[[Scalar], sp.Basic], math: Callable[[str], Callable[..., sp.Basic]]
+) -> sp.Basic:
     """A scalar expression as SymPy: `leaf` gives arguments and indices, `math(name)` an operation's mathematics."""
 
     def visit(e: Scalar, args: tuple[sp.Basic, ...]) -> sp.Basic:

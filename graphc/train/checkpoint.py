@@ -64,7 +64,12 @@ class Checkpoint:
     average: Average = field(default_factory=Average)
 
     def save(self, path: Path) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file, whole or not at all, and the folder around it where there is none."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ArtifactError(f"the folder {path.parent} cannot be made: {error.strerror or error}",
+                                how="choose another with -o") from error
         metadata = {"format_version": FORMAT_VERSION, "settings": dict(self.settings), "batch": self.batch,
                     "sums": self.average.sums, "rows": self.average.rows}
         variables.save(path, {**self.arrays, **_columns(self.history)}, {"graphc": json.dumps(metadata)})
@@ -79,13 +84,14 @@ class Checkpoint:
     def load(cls, path: Path) -> Checkpoint:
         """A checkpoint from its file. ArtifactError where there is none or it cannot be read."""
         if not path.exists():
-            raise ArtifactError(f"there is no checkpoint {path} to resume from", how="train without --resume first; it writes one each epoch")
+            raise ArtifactError(f"there is no checkpoint {path} to resume from",
+                                how="train without --resume first; it writes one each epoch")
         arrays, metadata = variables.load(path)
         try:
             data = json.loads(metadata["graphc"])
             if data["format_version"] != FORMAT_VERSION:
-                raise ArtifactError(f"the checkpoint {path} has the format {data['format_version']}, this graphc reads {FORMAT_VERSION}",
-                                    how="train again without --resume")
+                raise ArtifactError(f"the checkpoint {path} has the format {data['format_version']}",
+                                    why=f"this graphc reads {FORMAT_VERSION}", how="train again without --resume")
             own = {n: a for n, a in arrays.items() if not n.startswith("history:")}
             history = _epochs({n.removeprefix("history:"): a for n, a in arrays.items() if n not in own})
             return cls(own, data["settings"], history, data["batch"], Average(data["sums"], data["rows"]))
@@ -100,7 +106,8 @@ class Checkpoint:
 
 def _columns(history: Sequence[Epoch]) -> dict[str, Array]:
     """A history as arrays of a number an epoch; NaN where an epoch has none."""
-    rows = [{**{f"train/{n}": v for n, v in e.train.items()}, **{f"valid/{n}": v for n, v in e.valid.items()}, "seconds": e.seconds} for e in history]
+    rows = [{**{f"train/{n}": v for n, v in e.train.items()}, **{f"valid/{n}": v for n, v in e.valid.items()},
+             "seconds": e.seconds} for e in history]
     names = dict.fromkeys(n for row in rows for n in row)
     return {f"history:{n}": np.array([row.get(n, np.nan) for row in rows], np.float64) for n in names}
 

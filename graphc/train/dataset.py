@@ -59,7 +59,8 @@ class Batches:
         rows = {n: arrays[n] for n, axis in axes.items() if axis == next(iter(axes.values()))}
         lengths = {n: len(a) for n, a in rows.items()}
         if len(set(lengths.values())) > 1:
-            raise DataError(f"the {self.name} data have different numbers of rows: {', '.join(f'{n} has {k}' for n, k in lengths.items())}",
+            listed = ", ".join(f"{n} has {count}" for n, count in lengths.items())
+            raise DataError(f"the {self.name} data have different numbers of rows: {listed}",
                             how="every array has one row an example, in the same order")
         if not next(iter(lengths.values())):
             raise DataError(f"the {self.name} data have no rows")
@@ -76,7 +77,7 @@ class Batches:
         """The number of rows of arrays; 0 of an iterable of batches."""
         return len(next(iter(self._rows.values()), ()))
 
-    def epoch(self, seed: int | None = None, number: int = 0, start: int = 0) -> Iterator[tuple[dict[str, Array], int]]:
+    def epoch(self, seed: int | None = None, number: int = 0, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
         """(batch, its rows), from batch `start` on; arrays in an order that (seed, number) alone decide, or as they are."""
         if self._arrays is None:
             yield from self._given_batches(start)
@@ -87,18 +88,19 @@ class Batches:
             chosen = slice(at, at + self.batch_size) if order is None else order[at:at + self.batch_size]
             yield {**self._arrays, **{n: a[chosen] for n, a in self._rows.items()}}, min(self.batch_size, count - at)
 
-    def _given_batches(self, start: int) -> Iterator[tuple[dict[str, Array], int]]:
+    def _given_batches(self, start: int) -> Iterator[tuple[dict[str, Any], int]]:
         empty = True
         for number, given in enumerate(self._given):
             empty = False
             if number < start:
                 continue
             if not isinstance(given, Mapping):
-                raise DataError(f"batch {number} of the {self.name} data is {type(given).__name__}", how="a batch is a dict of arrays by input name")
+                raise DataError(f"batch {number} of the {self.name} data is {type(given).__name__}",
+                                how="a batch is a dict of arrays by input name")
             batch = conform(given, self.signature, self.needed, f"{self.name}, batch {number}")
             declared = {d.name: d for d in self.signature.inputs}
-            rows = next((len(a) for n, a in batch.items() if declared[n].shape and declared[n].shape[0].constant is None), 1)
-            yield batch, rows
+            counted = (n for n in batch if declared[n].shape and declared[n].shape[0].constant is None)
+            yield batch, next((len(batch[n]) for n in counted), 1)
         if empty:
             raise DataError(f"the {self.name} data have no batches")
 
@@ -143,6 +145,7 @@ def as_declared(value: Any, declared: Declared, name: str) -> Array:
             lost |= ~(np.abs(array) < 2.0 ** (8 * target.itemsize - 1))
     if lost.any():
         at = tuple(map(int, np.argwhere(lost)[0]))
-        raise DataError(f"the {name} data: {declared.name!r}{list(at) if at else ''} is {array[at]}, which {declared.dtype.name} cannot hold",
+        place = f"{declared.name!r}{list(at) if at else ''}"
+        raise DataError(f"the {name} data: {place} is {array[at]}, which {declared.dtype.name} cannot hold",
                         why=f"{declared} is declared, the data are {array.dtype}", how="change the data, or the input's declared type")
     return np.asarray(cast, order="C")

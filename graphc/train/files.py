@@ -5,7 +5,7 @@ import csv
 import json
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ def _read_npz(file: Path, inputs: Sequence[Declared]) -> dict[str, Array]:
                 raise DataError(f"{file} holds one array without a name", how="write it with np.savez(path, x=…, y=…)")
             return {name: archive[name] for name in archive}
     except (ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(f"the data file {file} cannot be read: {error}", how="write it with np.savez(path, x=…, y=…), without objects") from error
+        raise DataError(f"the data file {file} cannot be read: {error}",
+                        how="write it with np.savez(path, x=…, y=…), without objects") from error
 
 
 def _read_json(file: Path, inputs: Sequence[Declared]) -> dict[str, Array]:
@@ -98,7 +99,8 @@ def _columns(file: Path, header: Sequence[str], declared: Declared) -> list[int]
         return []
     width = declared.shape[1].constant if len(declared.shape) == 2 else None
     if len(declared.shape) != 2:
-        raise DataError(f"the columns {declared.name}[0], … are a vector a row, but {declared} is declared", where=f"{file}:1", how="use an .npz file")
+        raise DataError(f"the columns {declared.name}[0], … are a vector a row, but {declared} is declared",
+                        where=f"{file}:1", how="use an .npz file")
     missing = sorted(set(range(width if width is not None else max(found) + 1)) - found.keys())
     if missing or (width is not None and len(found) != width):
         what = f"has no column {declared.name}[{missing[0]}]" if missing else f"has {len(found)} columns {declared.name}[…], not {width}"
@@ -109,8 +111,10 @@ def _columns(file: Path, header: Sequence[str], declared: Declared) -> list[int]
 def _array(file: Path, header: Sequence[str], table: Sequence[tuple[int, Sequence[str]]], declared: Declared, columns: Sequence[int],
            errors: list[GraphcError]) -> Array:
     kind = declared.dtype.numpy.kind
-    read = {"f": float, "i": _integer, "b": _truth}[kind]
-    values = np.zeros((len(table), len(columns)), {"f": np.float64, "i": np.int64, "b": np.bool_}[kind])
+    readers: Mapping[str, tuple[Callable[[str], Any], str]] = {
+        "f": (float, "f8"), "i": (_integer, "i8"), "b": (_truth, "?")}
+    read, widest = readers[kind]
+    values: Array = np.zeros((len(table), len(columns)), widest)
     for number, (line, row) in enumerate(table):
         for j, column in enumerate(columns):
             try:

@@ -106,7 +106,8 @@ def _entry(model: CompiledModel, name: str | None) -> Entry:
         raise InputError(f"{model.name} holds several models: {', '.join(model.entries)}", how="choose one: entry=NAME")
     entry = model.entries[name or next(iter(model.entries))]
     if "loss" not in entry.signature.needs:
-        raise InputError(f"model {entry.name} has no output named 'loss', so there is nothing to train", how="return gc.outputs(loss=…), a scalar")
+        raise InputError(f"model {entry.name} has no output named 'loss', so there is nothing to train",
+                         how="return gc.outputs(loss=…), a scalar")
     return entry
 
 

@@ -40,7 +40,7 @@ class Settings:
 
     def optimiser(self) -> Optimiser:
         """The optimiser that is compiled into the step."""
-        given = {n: v for n, v in (("lr", self.lr), ("weight_decay", self.weight_decay)) if v is not None}
+        given: dict[str, Any] = {n: v for n, v in (("lr", self.lr), ("weight_decay", self.weight_decay)) if v is not None}
         if self.optimizer == "sgd":
             return SGD(momentum=self.momentum, **given)
         return (AdamW if self.optimizer == "adamw" else Adam)(**given)

@@ -29,7 +29,7 @@ class Wrong(AssertionError):
 def evaluate(graph: Graph, values: Mapping[str, Array], sizes: Mapping[str, int]) -> tuple[dict[str, Array], dict[str, Array]]:
     """(outputs, updates) of a graph; `values` are the inputs, parameters and states by name."""
     found = node_values(graph, values, sizes)
-    return {n: found[v] for n, v in graph.outputs.items()}, {n: found[v] for n, v in graph.updates.items()}
+    return {n: found[v] for n, v in graph.outputs.items()}, {n.attr("name"): found[v] for n, v in graph.updates.items()}
 
 
 def node_values(graph: Graph, values: Mapping[str, Array], sizes: Mapping[str, int]) -> dict[Node, Array]:
@@ -115,7 +115,14 @@ def affine_value(form: Affine, p: tuple[int, ...], sizes: Mapping[str, int]) -> 
 
 def scalar_value(expression: Scalar, p: tuple[int, ...], reads: list[Any], sizes: Mapping[str, int]) -> Any:
     """A scalar expression at a point of the box, by the oracles of its operations."""
+    memo: dict[Scalar, Any] = {}
+
     def visit(e: Scalar) -> Any:
+        if e not in memo:
+            memo[e] = compute(e)
+        return memo[e]
+
+    def compute(e: Scalar) -> Any:
         if e.op == "arg":
             value = reads[e.value]
         elif e.op == "const":
