@@ -1,4 +1,5 @@
 """`python -m graphc` is the command line."""
+
 import sys
 
 from .cli import main

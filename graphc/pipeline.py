@@ -1,6 +1,6 @@
 """The stages from a model's function to a program, in their order. Only this module knows them all.
 
-trace → canonical → stabilised → differentiated → optimised → schedule → source → program
+trace → canonicalise → stabilise → differentiate → optimise → lower → codegen → program
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .graph.text import print_graph
 from .lowering.cost import operations
 from .lowering.schedule import CheckIndex, Launch, Multiply, Schedule, Step, schedule
 from .ops.verify import verify
-from .passes.default import canonicalise, optimise, stabilised
+from .passes.default import canonicalise, optimise, stabilise
 from .runtime import artifact, variables
 from .runtime.cache import Progress
 from .runtime.execute import EXECUTORS
@@ -37,7 +37,7 @@ from .runtime.model import CompiledModel, Declared, Entry, Info, Signature
 from .runtime.program import Buffer, Instruction, Program, SizeGuard
 from .runtime.variables import Parameters, States
 
-STAGES = ("trace", "canonical", "stabilised", "differentiated", "optimised", "schedule", "source")
+STAGES = ("trace", "canonicalise", "stabilise", "differentiate", "optimise", "lower", "codegen")
 DTYPES: Mapping[str, DType] = {"float32": f32, "float64": f64}
 
 
@@ -174,14 +174,14 @@ def lower(
         graph.tables.names.setdefault(node, name)
     for stage, run in (
         ("trace", lambda g: g),
-        ("canonical", lambda g: canonicalise(g, fired)),
-        ("stabilised", lambda g: stabilised(g, fired)),
-        ("differentiated", expand),
-        ("optimised", lambda g: optimise(g, fired)),
+        ("canonicalise", lambda g: canonicalise(g, fired)),
+        ("stabilise", lambda g: stabilise(g, fired)),
+        ("differentiate", expand),
+        ("optimise", lambda g: optimise(g, fired)),
     ):
         graph = run(graph)
         if check:
-            verify(graph, stage=stage, expanded=stage in ("differentiated", "optimised"))
+            verify(graph, stage=stage, expanded=stage in ("differentiate", "optimise"))
         if stage == stop_after:
             return graph, None
     return graph, schedule(graph)
@@ -192,11 +192,12 @@ def stage_text(module: Module, entry: str, kind: str, stage: str) -> str:
     if stage not in STAGES:
         raise ModelError(f"there is no stage {stage!r}", how=f"one of {', '.join(STAGES)}")
     graph, steps = lower(program_graph(module, entry, kind), check=True, stop_after=stage)
+    head = f"# {entry}, {kind} program, after the stage {stage!r}\n"
     if steps is None:
-        return print_graph(graph)
+        return head + print_graph(graph)
     book = KernelBook()
     program = assemble(f"{entry}:{kind}", graph, steps, book)
-    return print_program(program) if stage == "schedule" else book.text()
+    return head + (print_program(program) if stage == "lower" else book.text())
 
 
 # -- programs --------------------------------------------------------------------------------------------------------

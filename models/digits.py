@@ -6,6 +6,7 @@ The data are scikit-learn's bundled digits: 1,797 pictures of 8 × 8 pixels with
 fifth is held back, the same fifth each time, with every class in its proportion. After 40 epochs about 96 of 100 of
 those held back are read correctly.
 """
+
 import graphc as gc
 
 # what `graphc train` takes where the command line says nothing else
@@ -32,8 +33,9 @@ def data():
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
     except ImportError as error:
-        raise gc.GraphcError("the digits come with scikit-learn, which is not installed",
-                             how="pip install graphc[data]") from error
+        raise gc.GraphcError(
+            "the digits come with scikit-learn, which is not installed", how="pip install graphc[data]"
+        ) from error
     pixels, labels = load_digits(return_X_y=True)
     x, x_test, y, y_test = train_test_split(pixels / 16, labels, test_size=0.2, random_state=0, stratify=labels)
     held_back = dict(pixels=x_test, label=y_test)

@@ -21,6 +21,7 @@ difference.
     graphc train models/xor.py
     graphc compile models/xor.py --set hidden=2 --stop-after differentiated
 """
+
 import numpy as np
 
 import graphc as gc

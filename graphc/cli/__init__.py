@@ -1,4 +1,5 @@
 """The command line: `graphc compile | train | predict | info | new`."""
+
 from .app import main
 
 __all__ = ["main"]

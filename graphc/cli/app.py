@@ -3,6 +3,7 @@
 Exit codes: 0 done; 2 the model, the data or the command is wrong (the message says how to mend it); 1 a fault of
 graphc itself (with its traceback); 130 stopped by Ctrl-C.
 """
+
 from __future__ import annotations
 
 import sys
@@ -16,8 +17,12 @@ from . import compile, info, new, predict, train
 from .screen import show_error
 
 app = typer.Typer(
-    add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 for command in (compile, train, predict, info, new):
     app.command(command.NAME)(command.run)
 
@@ -25,13 +30,17 @@ for command in (compile, train, predict, info, new):
 def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
+
         typer.echo(f"graphc {version('graphc')}")
         raise typer.Exit
 
 
 @app.callback()
-def graphc(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True,
-                                                 help="Print the version and stop.")] = False) -> None:
+def graphc(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
     """Compile models written in a small Python DSL into readable, fast kernels with derived gradients.
 
     \b

@@ -1,4 +1,5 @@
 """`graphc compile`: a model file becomes a folder that can be imported, or is shown at a stage on the way there."""
+
 from __future__ import annotations
 
 from enum import Enum
@@ -30,17 +31,30 @@ def run(
     output: options.Output = Path("build"),
     model: options.ModelName = None,
     settings: options.Settings = None,
-    dtype: Annotated[options.DTypeName | None, typer.Option(
-        "--dtype", help="The type of the parameters.  [default: float32; float64 for --target numpy]")] = None,
-    target: Annotated[options.Target, typer.Option(
-        "--target", help="cpu compiles the kernels; numpy runs the same source as plain Python, slowly.")] = options.Target.cpu,
+    dtype: Annotated[
+        options.DTypeName | None,
+        typer.Option("--dtype", help="The type of the parameters.  [default: float32; float64 for --target numpy]"),
+    ] = None,
+    target: Annotated[
+        options.Target,
+        typer.Option("--target", help="cpu compiles the kernels; numpy runs the same source as plain Python, slowly."),
+    ] = options.Target.cpu,
     seed: options.Seed = 0,
-    stop_after: Annotated[str | None, typer.Option(
-        "--stop-after", metavar="STAGE",
-        help="Print what the model looks like after a stage (trace, canonical, stabilised, differentiated, optimised, "
-             "schedule, source) and write nothing.")] = None,
-    program: Annotated[ProgramName | None, typer.Option(
-        "--program", help="The program that --stop-after shows.  [default: gradient, or forward without a loss]")] = None,
+    stop_after: Annotated[
+        str | None,
+        typer.Option(
+            "--stop-after",
+            metavar="STAGE",
+            help="Print what the model looks like after a stage (trace, canonical, stabilised, differentiated, optimised, "
+            "schedule, source) and write nothing.",
+        ),
+    ] = None,
+    program: Annotated[
+        ProgramName | None,
+        typer.Option(
+            "--program", help="The program that --stop-after shows.  [default: gradient, or forward without a loss]"
+        ),
+    ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check every rule of the graph after every pass.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -72,14 +86,23 @@ def run(
             folder = compiled.save(output, progress)
     kernels = len(compilation.book.texts)
     if as_json:
-        screen.print_json({
-            "folder": str(folder), "kernels": kernels, "seconds": round(seconds[0], 3),
-            "models": {n: {"inputs": list(map(str, e.signature.inputs)), "outputs": list(map(str, e.signature.outputs))}
-                       for n, e in compiled.entries.items()}})
+        screen.print_json(
+            {
+                "folder": str(folder),
+                "kernels": kernels,
+                "seconds": round(seconds[0], 3),
+                "models": {
+                    n: {"inputs": list(map(str, e.signature.inputs)), "outputs": list(map(str, e.signature.outputs))}
+                    for n, e in compiled.entries.items()
+                },
+            }
+        )
         return
     screen.say(repr(compiled))
-    screen.say(f"compiled to {folder} in {seconds[0]:.2f} s: {kernels} kernel{'' if kernels == 1 else 's'}, "
-               f"{len(compiled.params)} parameter arrays")
+    screen.say(
+        f"compiled to {folder} in {seconds[0]:.2f} s: {kernels} kernel{'' if kernels == 1 else 's'}, "
+        f"{len(compiled.params)} parameter arrays"
+    )
 
 
 def show_stage(source: Source, chosen: Options, stage: str, program: ProgramName | None) -> None:

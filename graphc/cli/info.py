@@ -1,4 +1,5 @@
 """`graphc info`: what a model takes, gives and holds."""
+
 from __future__ import annotations
 
 import json
@@ -17,8 +18,12 @@ NAME = "info"
 
 
 def run(
-    model_or_folder: Annotated[Path, typer.Argument(
-        metavar="FOLDER|MODEL.py", help="A compiled model, such as build/xor, or a model file.", show_default=False)],
+    model_or_folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER|MODEL.py", help="A compiled model, such as build/xor, or a model file.", show_default=False
+        ),
+    ],
     model: options.ModelName = None,
     settings: options.Settings = None,
     as_json: options.Json = False,
@@ -34,7 +39,9 @@ def run(
       graphc info models/digits.py --set first=256
       graphc info build/digits --json
     """
-    facts = _of_file(model_or_folder, model, settings) if model_or_folder.suffix == ".py" else _of_folder(model_or_folder)
+    facts = (
+        _of_file(model_or_folder, model, settings) if model_or_folder.suffix == ".py" else _of_folder(model_or_folder)
+    )
     if as_json:
         screen.print_json(facts)
     else:
@@ -47,9 +54,14 @@ def _of_folder(folder: Path) -> dict[str, Any]:
     compiled = load(folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     settings = manifest["options"]
-    return {**_facts(compiled, settings.get("hyperparameters", {})), "folder": str(folder),
-            "target": settings["target"], "seed": settings["seed"],
-            "versions": manifest["versions"], "format_version": manifest["format_version"]}
+    return {
+        **_facts(compiled, settings.get("hyperparameters", {})),
+        "folder": str(folder),
+        "target": settings["target"],
+        "seed": settings["seed"],
+        "versions": manifest["versions"],
+        "format_version": manifest["format_version"],
+    }
 
 
 def _of_file(path: Path, model: str | None, settings: list[str] | None) -> dict[str, Any]:
@@ -63,12 +75,24 @@ def _of_file(path: Path, model: str | None, settings: list[str] | None) -> dict[
 def _facts(compiled: CompiledModel, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": compiled.name,
-        "models": {n: {"inputs": list(map(_declared, e.signature.inputs)),
-                       "outputs": [{**_declared(d), "needs": sorted(e.signature.needs[d.name])} for d in e.signature.outputs],
-                       "hyperparameters": hyperparameters.get(n, {})} for n, e in compiled.entries.items()},
-        "parameters": [{"name": n, "dtype": a.dtype.name, "shape": list(a.shape), "count": a.size,
-                        "trainable": compiled.params.trainable[n]}
-                       for n, a in compiled.params.items()],
+        "models": {
+            n: {
+                "inputs": list(map(_declared, e.signature.inputs)),
+                "outputs": [{**_declared(d), "needs": sorted(e.signature.needs[d.name])} for d in e.signature.outputs],
+                "hyperparameters": hyperparameters.get(n, {}),
+            }
+            for n, e in compiled.entries.items()
+        },
+        "parameters": [
+            {
+                "name": n,
+                "dtype": a.dtype.name,
+                "shape": list(a.shape),
+                "count": a.size,
+                "trainable": compiled.params.trainable[n],
+            }
+            for n, a in compiled.params.items()
+        ],
         "parameter_count": sum(a.size for a in compiled.params.values()),
         "states": list(compiled.states),
         "kernels": _kernels(compiled.source),
@@ -115,7 +139,9 @@ def show(facts: Mapping[str, Any]) -> None:
     console.print(kernels)
     if "versions" in facts:
         versions = ", ".join(f"{n} {v}" for n, v in facts["versions"].items())
-        screen.say(f"compiled for {facts['target']} with seed {facts['seed']} by {versions} (format {facts['format_version']})")
+        screen.say(
+            f"compiled for {facts['target']} with seed {facts['seed']} by {versions} (format {facts['format_version']})"
+        )
 
 
 def _type(d: Mapping[str, Any]) -> str:

@@ -1,4 +1,5 @@
 """`graphc new`: a commented model to start from."""
+
 from __future__ import annotations
 
 import os
@@ -15,8 +16,9 @@ NAME = "new"
 
 
 def run(
-    path: Annotated[Path, typer.Argument(metavar="MODEL.py", help="The file to write; it must not exist yet.",
-                                         show_default=False)],
+    path: Annotated[
+        Path, typer.Argument(metavar="MODEL.py", help="The file to write; it must not exist yet.", show_default=False)
+    ],
 ) -> None:
     """Write a commented starter model: a small classifier with data of its own.
 
@@ -26,8 +28,11 @@ def run(
       graphc train mymodel.py
     """
     if path.suffix != ".py" or not path.stem.isidentifier():
-        raise ModelError(f"{path} is no name for a model file", why="the compiled folder is named after it, and is imported by that name",
-                         how="choose letters, digits and _, and end it with .py, such as mymodel.py")
+        raise ModelError(
+            f"{path} is no name for a model file",
+            why="the compiled folder is named after it, and is imported by that name",
+            how="choose letters, digits and _, and end it with .py, such as mymodel.py",
+        )
     text = files("graphc.cli").joinpath("starter.txt").read_text("utf-8").replace("NAME", path.stem)
     try:
         # "x": the file is made here or not at all, also where another process makes it at the same time
@@ -36,6 +41,7 @@ def run(
     except FileExistsError:
         raise ModelError(f"{path} exists already; graphc new never overwrites", how="choose another name") from None
     except OSError as error:
-        raise ModelError(f"{path} cannot be written: {error.strerror or error}",
-                         how="choose a folder that exists and can be written") from error
+        raise ModelError(
+            f"{path} cannot be written: {error.strerror or error}", how="choose a folder that exists and can be written"
+        ) from error
     screen.say(f"wrote {path}; to train it: graphc train {os.fspath(path)}")

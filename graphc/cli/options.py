@@ -1,4 +1,5 @@
 """Options that several commands share, and how `--set NAME=VALUE` is read."""
+
 from __future__ import annotations
 
 import ast
@@ -29,9 +30,13 @@ class Target(str, Enum):
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL.py", help="The model file.", show_default=False)]
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="The folder to write into.")]
-ModelName = Annotated[str | None, typer.Option("--model", metavar="NAME", help="The model to take, of a file with several.")]
-Settings = Annotated[list[str] | None, typer.Option(
-    "--set", metavar="NAME=VALUE", help="Set a hyperparameter of the model; may be given several times.")]
+ModelName = Annotated[
+    str | None, typer.Option("--model", metavar="NAME", help="The model to take, of a file with several.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Set a hyperparameter of the model; may be given several times."),
+]
 DType = Annotated[DTypeName, typer.Option("--dtype", help="The type of the parameters.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="NUMBER", min=0, help="The seed of the initial parameters.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs to read.")]
@@ -48,15 +53,23 @@ def read_settings(given: Sequence[str] | None, defaults: Mapping[str, Any]) -> d
         elif name not in defaults:
             near = get_close_matches(name, defaults, 1)
             known = f"there are: {', '.join(sorted(defaults)) or 'none'}"
-            errors.append(ModelError(f"--set {text}: the model has no hyperparameter {name!r}",
-                                     how=f"did you mean {near[0]!r}? {known}" if near else known))
+            errors.append(
+                ModelError(
+                    f"--set {text}: the model has no hyperparameter {name!r}",
+                    how=f"did you mean {near[0]!r}? {known}" if near else known,
+                )
+            )
         else:
             try:
                 result[name] = _read(value, defaults[name])
             except ValueError:
                 kind = type(defaults[name]).__name__
-                errors.append(ModelError(f"--set {text}: {value!r} is no {kind}",
-                                         why=f"{name} has the default {defaults[name]!r}, so its values are read as {kind}"))
+                errors.append(
+                    ModelError(
+                        f"--set {text}: {value!r} is no {kind}",
+                        why=f"{name} has the default {defaults[name]!r}, so its values are read as {kind}",
+                    )
+                )
     raise_all(errors)
     return result
 
@@ -76,4 +89,3 @@ def _read(text: str, default: Any) -> Any:
         return ast.literal_eval(text)
     except (SyntaxError, ValueError):
         return text
-

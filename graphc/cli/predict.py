@@ -1,4 +1,5 @@
 """`graphc predict`: run a compiled model forward on a data file."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -21,10 +22,19 @@ MOST_NUMBERS = 6
 
 
 def run(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The compiled model, such as build/digits.", show_default=False)],
-    data: Annotated[Path, typer.Option("--data", metavar="FILE", help="The inputs: an .npz, .csv or .json file.", show_default=False)],
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE.npz", help="Write the outputs to this file too.")] = None,
-    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="The model to run, of a folder with several.")] = None,
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="The compiled model, such as build/digits.", show_default=False)
+    ],
+    data: Annotated[
+        Path,
+        typer.Option("--data", metavar="FILE", help="The inputs: an .npz, .csv or .json file.", show_default=False),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE.npz", help="Write the outputs to this file too.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="The model to run, of a folder with several.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Run a compiled model on a data file and print its outputs.
@@ -61,7 +71,9 @@ def run(
 def choose(compiled: CompiledModel, name: str | None) -> Entry:
     """The entry of a name, or the only one."""
     if name is None and len(compiled.entries) > 1:
-        raise InputError(f"{compiled.name} holds several models: {', '.join(compiled.entries)}", how="choose one with --model NAME")
+        raise InputError(
+            f"{compiled.name} holds several models: {', '.join(compiled.entries)}", how="choose one with --model NAME"
+        )
     if name is not None and name not in compiled.entries:
         raise InputError(f"{compiled.name} holds no model {name!r}", how=f"it holds: {', '.join(compiled.entries)}")
     return compiled.entries[name or next(iter(compiled.entries))]
@@ -100,7 +112,9 @@ def write(path: Path, outputs: Mapping[str, np.ndarray[Any, Any]]) -> None:
     from ..runtime.variables import write_atomically
 
     if not path.parent.is_dir():
-        raise ArtifactError(f"there is no folder {path.parent} to write {path.name} into", how="make it, or choose another")
+        raise ArtifactError(
+            f"there is no folder {path.parent} to write {path.name} into", how="make it, or choose another"
+        )
     data = io.BytesIO()
     np.savez(data, **outputs)  # type: ignore[arg-type]  # its stub takes a keyword for allow_pickle
     write_atomically(path, data.getvalue())

@@ -1,4 +1,5 @@
 """What people see: errors, a progress bar for what takes time, tables. JSON goes to stdout alone."""
+
 from __future__ import annotations
 
 import json
@@ -56,6 +57,7 @@ def plain(value: Any) -> Any:
 def console(stderr: bool = False) -> Console:
     """A rich console; loaded when it is first needed, to keep --help quick."""
     from rich.console import Console
+
     return Console(stderr=stderr, highlight=False)
 
 
@@ -69,7 +71,9 @@ class KernelProgress:
     def __enter__(self) -> KernelProgress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
 
@@ -78,8 +82,14 @@ class KernelProgress:
             if time.monotonic() - self._begun < PATIENCE or not sys.stderr.isatty():
                 return
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-            self._bar = Progress(TextColumn("compiling kernels"), BarColumn(), MofNCompleteColumn(),
-                                 console=console(stderr=True), transient=True)
+
+            self._bar = Progress(
+                TextColumn("compiling kernels"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                console=console(stderr=True),
+                transient=True,
+            )
             self._bar.add_task("kernels", total=total)
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], completed=done, total=total)
@@ -116,7 +126,9 @@ class TrainingProgress:
     def __enter__(self) -> TrainingProgress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
 
@@ -127,7 +139,9 @@ class TrainingProgress:
         self._shown = time.monotonic()
         bar = self._bar or self._start()
         part = epoch + done / total if total else epoch
-        bar.update(bar.task_ids[0], completed=part, text=f"epoch {epoch + 1}/{self.epochs}  loss {loss:.4g}{self._valid}")
+        bar.update(
+            bar.task_ids[0], completed=part, text=f"epoch {epoch + 1}/{self.epochs}  loss {loss:.4g}{self._valid}"
+        )
 
     def epoch(self, number: int, result: Epoch) -> None:
         """Called after each epoch."""
@@ -135,16 +149,25 @@ class TrainingProgress:
         if result.valid:
             self._valid = f"  valid: {numbers(result.valid)}"
         if self._bar is not None and last:
-            self._bar.update(self._bar.task_ids[0], completed=self.epochs,
-                             text=f"epoch {self.epochs}/{self.epochs}  {epoch_numbers(result)}")
+            self._bar.update(
+                self._bar.task_ids[0],
+                completed=self.epochs,
+                text=f"epoch {self.epochs}/{self.epochs}  {epoch_numbers(result)}",
+            )
         elif not sys.stderr.isatty() and not self.quiet and (last or time.monotonic() - self._shown > PATIENCE):
             self._shown = time.monotonic()
             say(f"epoch {number + 1}/{self.epochs}: {epoch_numbers(result)}")
 
     def _start(self) -> Progress:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-        self._bar = Progress(TextColumn("{task.fields[text]}"), BarColumn(), TimeRemainingColumn(),
-                             console=console(stderr=True), transient=True)
+
+        self._bar = Progress(
+            TextColumn("{task.fields[text]}"),
+            BarColumn(),
+            TimeRemainingColumn(),
+            console=console(stderr=True),
+            transient=True,
+        )
         self._bar.add_task("training", total=self.epochs, text="")
         self._bar.start()
         return self._bar

@@ -1,4 +1,5 @@
 """A model file as the commands use it: read once, its models chosen, `--set` read, traced and compiled."""
+
 from __future__ import annotations
 
 import inspect
@@ -41,5 +42,6 @@ def read(path: Path, model: str | None = None, settings: Sequence[str] | None = 
     given = read_settings(settings, {**of_data, **of_models})
     # what the model and its data both name, such as a vocabulary's size, is one thing: data() gets the model's value
     shared = {**of_models, **given}
-    return Source(file, models, {k: v for k, v in given.items() if k in of_models},
-                  {k: shared[k] for k in of_data if k in shared})
+    return Source(
+        file, models, {k: v for k, v in given.items() if k in of_models}, {k: shared[k] for k in of_data if k in shared}
+    )

@@ -1,4 +1,5 @@
 """`graphc train`: a model file learns from data, and becomes a trained folder."""
+
 from __future__ import annotations
 
 import signal
@@ -40,28 +41,57 @@ class OptimizerName(str, Enum):
 
 def run(
     model_file: options.ModelFile,
-    data: Annotated[Path | None, typer.Option(
-        "--data", metavar="FILE", help="Train on this .npz or .csv file instead of the model file's own data().")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", metavar="FILE", help="Train on this .npz or .csv file instead of the model file's own data()."
+        ),
+    ] = None,
     output: options.Output = Path("build"),
-    epochs: Annotated[int | None, typer.Option(
-        "--epochs", metavar="NUMBER", min=1,
-        help="Passes over the data, in total: of a resumed training the earlier ones count.  [default: 20]")] = None,
-    batch_size: Annotated[int | None, typer.Option(
-        "--batch-size", metavar="ROWS", min=1, help="Examples in a step.  [default: 32]")] = None,
-    optimizer: Annotated[OptimizerName | None, typer.Option(
-        "--optimizer", help="What turns gradients into steps.  [default: adam]")] = None,
-    lr: Annotated[float | None, typer.Option(
-        "--lr", metavar="RATE", help="The learning rate.  [default: 0.001; 0.01 for sgd]")] = None,
-    momentum: Annotated[float | None, typer.Option("--momentum", metavar="FACTOR", help="The momentum of sgd.  [default: 0]")] = None,
-    weight_decay: Annotated[float | None, typer.Option(
-        "--weight-decay", metavar="FACTOR", help="The decay of the parameters.  [default: 0; 0.01 for adamw]")] = None,
-    seed: Annotated[int | None, typer.Option(
-        "--seed", metavar="NUMBER", min=0, help="The seed of the initial parameters and of the data's order.  [default: 0]")] = None,
-    resume: Annotated[bool, typer.Option(
-        "--resume", help="Go on from the checkpoint in the output folder, with its settings.")] = False,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            "--epochs",
+            metavar="NUMBER",
+            min=1,
+            help="Passes over the data, in total: of a resumed training the earlier ones count.  [default: 20]",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", metavar="ROWS", min=1, help="Examples in a step.  [default: 32]")
+    ] = None,
+    optimizer: Annotated[
+        OptimizerName | None, typer.Option("--optimizer", help="What turns gradients into steps.  [default: adam]")
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option("--lr", metavar="RATE", help="The learning rate.  [default: 0.001; 0.01 for sgd]")
+    ] = None,
+    momentum: Annotated[
+        float | None, typer.Option("--momentum", metavar="FACTOR", help="The momentum of sgd.  [default: 0]")
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        typer.Option(
+            "--weight-decay", metavar="FACTOR", help="The decay of the parameters.  [default: 0; 0.01 for adamw]"
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed",
+            metavar="NUMBER",
+            min=0,
+            help="The seed of the initial parameters and of the data's order.  [default: 0]",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in the output folder, with its settings.")
+    ] = False,
     model: options.ModelName = None,
     settings: options.Settings = None,
-    dtype: Annotated[options.DTypeName | None, typer.Option("--dtype", help="The type of the parameters.  [default: float32]")] = None,
+    dtype: Annotated[
+        options.DTypeName | None, typer.Option("--dtype", help="The type of the parameters.  [default: float32]")
+    ] = None,
     plot: Annotated[bool, typer.Option("--plot/--no-plot", help="Draw the loss curve.")] = True,
     as_json: options.Json = False,
 ) -> None:
@@ -85,26 +115,67 @@ def run(
 
     source = read(model_file, model, settings)
     if len(source.models) > 1:
-        raise ModelError(f"{source.file.path.name} defines several models: {', '.join(m.name for m in source.models)}",
-                         how="choose the one to train with --model NAME")
+        raise ModelError(
+            f"{source.file.path.name} defines several models: {', '.join(m.name for m in source.models)}",
+            how="choose the one to train with --model NAME",
+        )
     check_place(output / source.file.name)
     checkpoint = output / f"{source.file.name}.checkpoint.safetensors"
-    chosen = _settings(source, checkpoint if resume else None, {
-        "epochs": epochs, "batch_size": batch_size, "optimizer": optimizer and optimizer.value, "lr": lr, "momentum": momentum,
-        "weight_decay": weight_decay, "seed": seed, "dtype": dtype and dtype.value})
-    with screen.KernelProgress() as kernels, screen.TrainingProgress(chosen.epochs, quiet=as_json) as bar, _ctrl_c() as stopped:
-        compilation = source.compilation(Options(dtype=chosen.dtype, seed=chosen.seed, progress=kernels), chosen.optimiser())
+    chosen = _settings(
+        source,
+        checkpoint if resume else None,
+        {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "optimizer": optimizer and optimizer.value,
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "seed": seed,
+            "dtype": dtype and dtype.value,
+        },
+    )
+    with (
+        screen.KernelProgress() as kernels,
+        screen.TrainingProgress(chosen.epochs, quiet=as_json) as bar,
+        _ctrl_c() as stopped,
+    ):
+        compilation = source.compilation(
+            Options(dtype=chosen.dtype, seed=chosen.seed, progress=kernels), chosen.optimiser()
+        )
         compiled = compilation.model()
         dataset = _dataset(source, data, compiled.signature.inputs)
-        result = fit(compiled, dataset, epochs=chosen.epochs, batch_size=chosen.batch_size, seed=chosen.seed, checkpoint=checkpoint,
-                     resume=resume, lr=lr, settings={**chosen.as_dict(), HYPERPARAMETERS: _plain(compilation.module)},
-                     on_batch=bar.batch, on_epoch=bar.epoch, stop=lambda: bool(stopped))
+        result = fit(
+            compiled,
+            dataset,
+            epochs=chosen.epochs,
+            batch_size=chosen.batch_size,
+            seed=chosen.seed,
+            checkpoint=checkpoint,
+            resume=resume,
+            lr=lr,
+            settings={**chosen.as_dict(), HYPERPARAMETERS: _plain(compilation.module)},
+            on_batch=bar.batch,
+            on_epoch=bar.epoch,
+            stop=lambda: bool(stopped),
+        )
     if not result.finished:
-        screen.note(f"stopped in epoch {len(result.history) + 1} of {chosen.epochs}; the checkpoint is {checkpoint}\n"
-                    "to go on, give the same command with --resume")
+        screen.note(
+            f"stopped in epoch {len(result.history) + 1} of {chosen.epochs}; the checkpoint is {checkpoint}\n"
+            "to go on, give the same command with --resume"
+        )
         raise typer.Exit(STOPPED)
     written = compiled.save(output)
-    _report(source.file.name, written, checkpoint, chosen, result, _test(compiled, dataset, chosen), output if plot else None, as_json)
+    _report(
+        source.file.name,
+        written,
+        checkpoint,
+        chosen,
+        result,
+        _test(compiled, dataset, chosen),
+        output if plot else None,
+        as_json,
+    )
 
 
 def _settings(source: Source, checkpoint: Path | None, options_given: Mapping[str, Any]) -> Settings:
@@ -119,15 +190,22 @@ def _settings(source: Source, checkpoint: Path | None, options_given: Mapping[st
     before = stored.get(HYPERPARAMETERS, {})
     for name, value in source.hyperparameters.items():
         if before.get(name) != value:
-            raise ArtifactError(f"the checkpoint was trained with --set {name}={before.get(name)}, not {value}",
-                                how="leave --set away to go on, or train again without --resume")
+            raise ArtifactError(
+                f"the checkpoint was trained with --set {name}={before.get(name)}, not {value}",
+                how="leave --set away to go on, or train again without --resume",
+            )
     source.hyperparameters.update(before)
     return of_checkpoint(given, stored)
 
 
 def _plain(module: Module) -> dict[str, Any]:
     """The hyperparameters that JSON can hold as they are."""
-    return {n: v for values in module.hyperparameters.values() for n, v in values.items() if isinstance(v, (bool, int, float, str))}
+    return {
+        n: v
+        for values in module.hyperparameters.values()
+        for n, v in values.items()
+        if isinstance(v, (bool, int, float, str))
+    }
 
 
 def _dataset(source: Source, path: Path | None, inputs: Sequence[Declared]) -> Dataset:
@@ -140,7 +218,9 @@ def _dataset(source: Source, path: Path | None, inputs: Sequence[Declared]) -> D
         return Dataset(train=read_arrays(path, inputs))
     data = call_data(source.file, **source.data_options)
     if not isinstance(data, Dataset):
-        raise DataError(f"data() of {source.file.path.name} returns {type(data).__name__}", how="return gc.Dataset(train=…)")
+        raise DataError(
+            f"data() of {source.file.path.name} returns {type(data).__name__}", how="return gc.Dataset(train=…)"
+        )
     return data
 
 
@@ -149,7 +229,11 @@ def _test(compiled: CompiledModel, data: Dataset, chosen: Settings) -> dict[str,
     from ..train.dataset import Batches
     from ..train.loop import evaluate
 
-    return {} if data.test is None else evaluate(compiled, Batches(data.test, compiled.signature, chosen.batch_size, "test"))
+    return (
+        {}
+        if data.test is None
+        else evaluate(compiled, Batches(data.test, compiled.signature, chosen.batch_size, "test"))
+    )
 
 
 @contextmanager
@@ -172,18 +256,34 @@ def _ctrl_c() -> Iterator[list[bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _report(name: str, folder: Path, checkpoint: Path, chosen: Settings, result: Result, test: Mapping[str, float], plots: Path | None,
-            as_json: bool) -> None:
+def _report(
+    name: str,
+    folder: Path,
+    checkpoint: Path,
+    chosen: Settings,
+    result: Result,
+    test: Mapping[str, float],
+    plots: Path | None,
+    as_json: bool,
+) -> None:
     """Draw the curve into the folder `plots`, and say what came of the training."""
     from ..train.curve import draw_curve
 
     curve = plots and draw_curve(result.history, plots / f"{name}.png", name)
     if as_json:
-        screen.print_json({
-            "folder": str(folder), "checkpoint": str(checkpoint), "curve": curve and str(curve), "settings": chosen.as_dict(),
-            "history": [{"epoch": n, "train": dict(e.train), "valid": dict(e.valid) or None, "seconds": e.seconds}
-                        for n, e in enumerate(result.history, 1)],
-            "test": dict(test) or None})
+        screen.print_json(
+            {
+                "folder": str(folder),
+                "checkpoint": str(checkpoint),
+                "curve": curve and str(curve),
+                "settings": chosen.as_dict(),
+                "history": [
+                    {"epoch": n, "train": dict(e.train), "valid": dict(e.valid) or None, "seconds": e.seconds}
+                    for n, e in enumerate(result.history, 1)
+                ],
+                "test": dict(test) or None,
+            }
+        )
     else:
         screen.say(f"trained {name} for {len(result.history)} epochs: {screen.epoch_numbers(result.history[-1])}")
         if test:

@@ -17,6 +17,7 @@ from ..graph.graph import Guard, Origin, SideTables, Variable
 from ..graph.node import Node
 
 PACKAGE = str(Path(__file__).resolve().parent.parent)
+TRACERS = ("trace_model", "trace_step")
 
 Initializer = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
 
@@ -99,10 +100,12 @@ def scope(name: str) -> Iterator[None]:
 
 
 def caller() -> SourceLine | None:
-    """The innermost line on the stack that is not graphc's own: the line of the user's model."""
+    """The innermost line on the stack that is not graphc's own: the line of the user's model. None of an optimiser of graphc's."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
+        if file.startswith(PACKAGE) and frame.f_code.co_name in TRACERS:
+            return None  # lines further out asked for the compilation: they are not the model's
         if not file.startswith(PACKAGE) and not file.startswith("<frozen") and "contextlib" not in file:
             return SourceLine(file, frame.f_lineno)
         frame = frame.f_back

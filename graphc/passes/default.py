@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 
 from ..graph.graph import Graph
-from . import algebra, fold, stabilise
+from . import algebra, fold
+from . import stabilise as stable
 from .rewrite import Rule, rewrite
 
 # stop_gradient counts until gradients are expanded, so the rule that drops it comes after
 CANONICAL: tuple[Rule, ...] = (*fold.RULES, algebra.compose_movements, algebra.commutative)
-STABILISE: tuple[Rule, ...] = stabilise.RULES
+STABILISE: tuple[Rule, ...] = stable.RULES
 OPTIMISE: tuple[Rule, ...] = (*fold.RULES, *algebra.RULES)
 
 
@@ -19,7 +20,7 @@ def canonicalise(graph: Graph, fired: Counter[str] | None = None) -> Graph:
     return rewrite(graph, CANONICAL, fired)
 
 
-def stabilised(graph: Graph, fired: Counter[str] | None = None) -> Graph:
+def stabilise(graph: Graph, fired: Counter[str] | None = None) -> Graph:
     """Overflowing formulas in stable form: before gradients are expanded, so that they are stable too."""
     return rewrite(graph, STABILISE, fired)
 

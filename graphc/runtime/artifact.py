@@ -292,7 +292,7 @@ def _manifest(place: Path) -> dict[str, Any]:
         ) from error
     if version != FORMAT_VERSION:
         raise ArtifactError(
-            f"{place} has the format {version}, this graphc reads {FORMAT_VERSION}",
+            f"{place / 'manifest.json'} has the format {version}, this graphc reads {FORMAT_VERSION}",
             how="compile the model again with this version",
         )
     return manifest

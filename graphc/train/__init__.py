@@ -5,6 +5,7 @@
 
 Names are loaded when they are first used: reading a data file needs no compiler.
 """
+
 from importlib import import_module as _import_module
 
 _HOMES = {

@@ -7,6 +7,7 @@
 
 The order of the data follows from the seed and the epoch alone, so no random state needs to be stored.
 """
+
 from __future__ import annotations
 
 import json
@@ -68,35 +69,58 @@ class Checkpoint:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ArtifactError(f"the folder {path.parent} cannot be made: {error.strerror or error}",
-                                how="choose another with -o") from error
-        metadata = {"format_version": FORMAT_VERSION, "settings": dict(self.settings), "batch": self.batch,
-                    "sums": self.average.sums, "rows": self.average.rows}
+            raise ArtifactError(
+                f"the folder {path.parent} cannot be made: {error.strerror or error}", how="choose another with -o"
+            ) from error
+        metadata = {
+            "format_version": FORMAT_VERSION,
+            "settings": dict(self.settings),
+            "batch": self.batch,
+            "sums": self.average.sums,
+            "rows": self.average.rows,
+        }
         variables.save(path, {**self.arrays, **_columns(self.history)}, {"graphc": json.dumps(metadata)})
 
     @classmethod
-    def of(cls, model: CompiledModel, settings: Mapping[str, Any], history: list[Epoch], batch: int, average: Average) -> Checkpoint:
+    def of(
+        cls, model: CompiledModel, settings: Mapping[str, Any], history: list[Epoch], batch: int, average: Average
+    ) -> Checkpoint:
         """A model as it is now."""
-        return cls({**{f"param:{n}": a for n, a in model.params.items()}, **{f"state:{n}": a for n, a in model.states.items()}},
-                   settings, history, batch, average)
+        return cls(
+            {
+                **{f"param:{n}": a for n, a in model.params.items()},
+                **{f"state:{n}": a for n, a in model.states.items()},
+            },
+            settings,
+            history,
+            batch,
+            average,
+        )
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
         """A checkpoint from its file. ArtifactError where there is none or it cannot be read."""
         if not path.exists():
-            raise ArtifactError(f"there is no checkpoint {path} to resume from",
-                                how="train without --resume first; it writes one each epoch")
+            raise ArtifactError(
+                f"there is no checkpoint {path} to resume from",
+                how="train without --resume first; it writes one each epoch",
+            )
         arrays, metadata = variables.load(path)
         try:
             data = json.loads(metadata["graphc"])
             if data["format_version"] != FORMAT_VERSION:
-                raise ArtifactError(f"the checkpoint {path} has the format {data['format_version']}",
-                                    why=f"this graphc reads {FORMAT_VERSION}", how="train again without --resume")
+                raise ArtifactError(
+                    f"the checkpoint {path} has the format {data['format_version']}",
+                    why=f"this graphc reads {FORMAT_VERSION}",
+                    how="train again without --resume",
+                )
             own = {n: a for n, a in arrays.items() if not n.startswith("history:")}
             history = _epochs({n.removeprefix("history:"): a for n, a in arrays.items() if n not in own})
             return cls(own, data["settings"], history, data["batch"], Average(data["sums"], data["rows"]))
         except (KeyError, ValueError, TypeError) as error:
-            raise ArtifactError(f"the checkpoint {path} is none that graphc wrote: {error}", how="train again without --resume") from error
+            raise ArtifactError(
+                f"the checkpoint {path} is none that graphc wrote: {error}", how="train again without --resume"
+            ) from error
 
     def restore(self, model: CompiledModel, path: Path) -> None:
         """Put its parameters and states into a model: all of them, or none and an error that lists what does not fit."""
@@ -106,14 +130,25 @@ class Checkpoint:
 
 def _columns(history: Sequence[Epoch]) -> dict[str, Array]:
     """A history as arrays of a number an epoch; NaN where an epoch has none."""
-    rows = [{**{f"train/{n}": v for n, v in e.train.items()}, **{f"valid/{n}": v for n, v in e.valid.items()},
-             "seconds": e.seconds} for e in history]
+    rows = [
+        {
+            **{f"train/{n}": v for n, v in e.train.items()},
+            **{f"valid/{n}": v for n, v in e.valid.items()},
+            "seconds": e.seconds,
+        }
+        for e in history
+    ]
     names = dict.fromkeys(n for row in rows for n in row)
     return {f"history:{n}": np.array([row.get(n, np.nan) for row in rows], np.float64) for n in names}
 
 
 def _epochs(columns: Mapping[str, Array]) -> list[Epoch]:
     def part(prefix: str, at: int) -> dict[str, float]:
-        return {n.removeprefix(prefix): float(a[at]) for n, a in columns.items() if n.startswith(prefix) and not np.isnan(a[at])}
+        return {
+            n.removeprefix(prefix): float(a[at])
+            for n, a in columns.items()
+            if n.startswith(prefix) and not np.isnan(a[at])
+        }
+
     count = len(columns.get("seconds", ()))
     return [Epoch(part("train/", i), part("valid/", i), float(columns["seconds"][i])) for i in range(count)]

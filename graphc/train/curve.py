@@ -1,4 +1,5 @@
 """The loss curve of a training, drawn with matplotlib where it is installed."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -23,7 +24,9 @@ def draw_curve(history: Sequence[Epoch], path: str | Path, title: str = "") -> P
     for part, (colour, dash) in _STYLES.items():
         points = [(n, getattr(e, part)["loss"]) for n, e in enumerate(history, 1) if "loss" in getattr(e, part)]
         if points:
-            axes.plot(*zip(*points, strict=True), dash, color=colour, label=part, marker="o" if len(points) < 3 else None)
+            axes.plot(
+                *zip(*points, strict=True), dash, color=colour, label=part, marker="o" if len(points) < 3 else None
+            )
     losses = [e.train["loss"] for e in history]
     if losses and min(losses) > 0 and max(losses) > 20 * min(losses):
         axes.set_yscale("log")

@@ -1,4 +1,5 @@
 """Data sets: arrays by input name, or batches; brought to the types that a model declares, and cut into batches."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,7 +34,14 @@ class Dataset:
 class Batches:
     """A part of a data set, checked against a model: iterated in batches, shuffled by (seed, epoch) alone."""
 
-    def __init__(self, source: Source, signature: Signature, batch_size: int, name: str = "train", wanted: Iterable[str] = ("loss",)):
+    def __init__(
+        self,
+        source: Source,
+        signature: Signature,
+        batch_size: int,
+        name: str = "train",
+        wanted: Iterable[str] = ("loss",),
+    ):
         """wanted: the outputs to be computed. DataError where an input that they need is missing or does not fit."""
         self.signature, self.batch_size, self.name = signature, batch_size, name
         self.needed = frozenset().union(*(signature.needs[n] for n in wanted))
@@ -47,21 +55,28 @@ class Batches:
             # an iterator can be read but once, and every epoch reads it
             self._given = list(source) if isinstance(source, Iterator) else source
         else:
-            raise DataError(f"the {name} data are {type(source).__name__}", how="give a dict of arrays, or an iterable of such dicts")
+            raise DataError(
+                f"the {name} data are {type(source).__name__}",
+                how="give a dict of arrays, or an iterable of such dicts",
+            )
 
     def _split_axis(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """The arrays that are cut into batches: those whose first axis is that of the first input with a symbolic one."""
         declared = {d.name: d for d in self.signature.inputs if d.name in arrays}
         axes = {n: d.shape[0] for n, d in declared.items() if d.shape and d.shape[0].constant is None}
         if not axes:
-            raise DataError(f"the {self.name} data cannot be cut into batches: no input has a symbolic first axis",
-                            how='declare one, such as x: gc.f32["B", 2], or give an iterable of batches')
+            raise DataError(
+                f"the {self.name} data cannot be cut into batches: no input has a symbolic first axis",
+                how='declare one, such as x: gc.f32["B", 2], or give an iterable of batches',
+            )
         rows = {n: arrays[n] for n, axis in axes.items() if axis == next(iter(axes.values()))}
         lengths = {n: len(a) for n, a in rows.items()}
         if len(set(lengths.values())) > 1:
             listed = ", ".join(f"{n} has {count}" for n, count in lengths.items())
-            raise DataError(f"the {self.name} data have different numbers of rows: {listed}",
-                            how="every array has one row an example, in the same order")
+            raise DataError(
+                f"the {self.name} data have different numbers of rows: {listed}",
+                how="every array has one row an example, in the same order",
+            )
         if not next(iter(lengths.values())):
             raise DataError(f"the {self.name} data have no rows")
         return rows
@@ -85,7 +100,7 @@ class Batches:
         count = self.rows
         order = None if seed is None else np.random.default_rng([seed, number]).permutation(count)
         for at in range(start * self.batch_size, count, self.batch_size):
-            chosen = slice(at, at + self.batch_size) if order is None else order[at:at + self.batch_size]
+            chosen = slice(at, at + self.batch_size) if order is None else order[at : at + self.batch_size]
             yield {**self._arrays, **{n: a[chosen] for n, a in self._rows.items()}}, min(self.batch_size, count - at)
 
     def _given_batches(self, start: int) -> Iterator[tuple[dict[str, Any], int]]:
@@ -95,8 +110,10 @@ class Batches:
             if number < start:
                 continue
             if not isinstance(given, Mapping):
-                raise DataError(f"batch {number} of the {self.name} data is {type(given).__name__}",
-                                how="a batch is a dict of arrays by input name")
+                raise DataError(
+                    f"batch {number} of the {self.name} data is {type(given).__name__}",
+                    how="a batch is a dict of arrays by input name",
+                )
             batch = conform(given, self.signature, self.needed, f"{self.name}, batch {number}")
             declared = {d.name: d for d in self.signature.inputs}
             counted = (n for n in batch if declared[n].shape and declared[n].shape[0].constant is None)
@@ -111,8 +128,12 @@ def conform(arrays: Mapping[str, Any], signature: Signature, needed: Iterable[st
     result: dict[str, Array] = {}
     for missing in [d for d in signature.inputs if d.name in set(needed) and d.name not in arrays]:
         near = get_close_matches(missing.name, [n for n in arrays if n not in {d.name for d in signature.inputs}], 1)
-        errors.append(DataError(f"the {name} data have no {missing.name!r}, which the model needs: {missing}",
-                                how=f"rename {near[0]!r}" if near else f"they have: {', '.join(arrays) or 'nothing'}"))
+        errors.append(
+            DataError(
+                f"the {name} data have no {missing.name!r}, which the model needs: {missing}",
+                how=f"rename {near[0]!r}" if near else f"they have: {', '.join(arrays) or 'nothing'}",
+            )
+        )
     for declared in signature.inputs:
         if declared.name in arrays:
             try:
@@ -131,21 +152,33 @@ def as_declared(value: Any, declared: Declared, name: str) -> Array:
         raise DataError(f"the {name} data: {declared.name!r} is no array: {error}") from error
     fixed = [e.constant for e in declared.shape]
     if array.ndim != len(fixed) or any(c is not None and c != n for c, n in zip(fixed, array.shape, strict=True)):
-        raise DataError(f"the {name} data: {declared.name!r} has the shape {array.shape}, but {declared} is declared",
-                        how="the sizes of all axes but the symbolic ones must be equal")
+        raise DataError(
+            f"the {name} data: {declared.name!r} has the shape {array.shape}, but {declared} is declared",
+            how="the sizes of all axes but the symbolic ones must be equal",
+        )
     target = declared.dtype.numpy
     if array.dtype == target:
         return np.asarray(array, order="C")
     if array.dtype.kind not in "fiub":
-        raise DataError(f"the {name} data: {declared.name!r} has the type {array.dtype}, but {declared} is declared", how="give numbers")
+        raise DataError(
+            f"the {name} data: {declared.name!r} has the type {array.dtype}, but {declared} is declared",
+            how="give numbers",
+        )
     with np.errstate(all="ignore"):
         cast = array.astype(target)
-        lost = np.isinf(cast) & ~np.isinf(array) if array.dtype.kind == "f" and target.kind == "f" else cast.astype(array.dtype) != array
+        lost = (
+            np.isinf(cast) & ~np.isinf(array)
+            if array.dtype.kind == "f" and target.kind == "f"
+            else cast.astype(array.dtype) != array
+        )
         if target.kind in "iu" and array.dtype.kind == "f":  # casting back would round 2⁶³ to itself
             lost |= ~(np.abs(array) < 2.0 ** (8 * target.itemsize - 1))
     if lost.any():
         at = tuple(map(int, np.argwhere(lost)[0]))
         place = f"{declared.name!r}{list(at) if at else ''}"
-        raise DataError(f"the {name} data: {place} is {array[at]}, which {declared.dtype.name} cannot hold",
-                        why=f"{declared} is declared, the data are {array.dtype}", how="change the data, or the input's declared type")
+        raise DataError(
+            f"the {name} data: {place} is {array[at]}, which {declared.dtype.name} cannot hold",
+            why=f"{declared} is declared, the data are {array.dtype}",
+            how="change the data, or the input's declared type",
+        )
     return np.asarray(cast, order="C")

@@ -1,4 +1,5 @@
 """Data files: `.npz` archives of arrays by input name, CSV tables with a header of input names, JSON objects."""
+
 from __future__ import annotations
 
 import csv
@@ -31,7 +32,9 @@ def read_arrays(path: str | Path, inputs: Sequence[Declared]) -> dict[str, Array
     try:
         return readers[file.suffix.lower()](file, inputs)
     except OSError as error:
-        raise DataError(f"the data file {file} cannot be read: {error.strerror or error}", how="check the path") from error
+        raise DataError(
+            f"the data file {file} cannot be read: {error.strerror or error}", how="check the path"
+        ) from error
 
 
 def _read_npz(file: Path, inputs: Sequence[Declared]) -> dict[str, Array]:
@@ -41,8 +44,10 @@ def _read_npz(file: Path, inputs: Sequence[Declared]) -> dict[str, Array]:
                 raise DataError(f"{file} holds one array without a name", how="write it with np.savez(path, x=…, y=…)")
             return {name: archive[name] for name in archive}
     except (ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(f"the data file {file} cannot be read: {error}",
-                        how="write it with np.savez(path, x=…, y=…), without objects") from error
+        raise DataError(
+            f"the data file {file} cannot be read: {error}",
+            how="write it with np.savez(path, x=…, y=…), without objects",
+        ) from error
 
 
 def _read_json(file: Path, inputs: Sequence[Declared]) -> dict[str, Array]:
@@ -63,7 +68,9 @@ def _read_csv(file: Path, inputs: Sequence[Declared]) -> dict[str, Array]:
             header = [name.strip() for name in next(rows, [])]
             table = [(rows.line_num, row) for row in rows if row]
     except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"the data file {file} is no CSV table: {error}", how="write text in UTF-8 with commas between cells") from error
+        raise DataError(
+            f"the data file {file} is no CSV table: {error}", how="write text in UTF-8 with commas between cells"
+        ) from error
     if not header:
         raise DataError(f"the data file {file} is empty", how="its first line names the inputs")
     double = [n for n in header if header.count(n) > 1]
@@ -80,8 +87,11 @@ def _read_csv(file: Path, inputs: Sequence[Declared]) -> dict[str, Array]:
             result[declared.name] = _array(file, header, table, declared, columns, errors)
     raise_all(errors[:MOST_ERRORS])
     if not result:
-        raise DataError(f"no column of {file} is an input of the model: it has {', '.join(header)}", where=f"{file}:1",
-                        how=f"name columns after inputs: {', '.join(map(str, inputs))}")
+        raise DataError(
+            f"no column of {file} is an input of the model: it has {', '.join(header)}",
+            where=f"{file}:1",
+            how=f"name columns after inputs: {', '.join(map(str, inputs))}",
+        )
     return result
 
 
@@ -91,28 +101,47 @@ def _columns(file: Path, header: Sequence[str], declared: Declared) -> list[int]
         width = 1 if len(declared.shape) < 2 else declared.shape[1].constant
         if len(declared.shape) == 1 or (len(declared.shape) == 2 and width == 1):
             return [header.index(declared.name)]
-        raise DataError(f"the column {declared.name!r} is one number a row, but {declared} is declared", where=f"{file}:1",
-                        how=f"name the columns {declared.name}[0], {declared.name}[1], …" if len(declared.shape) == 2 else "use an .npz file")
+        raise DataError(
+            f"the column {declared.name!r} is one number a row, but {declared} is declared",
+            where=f"{file}:1",
+            how=f"name them {declared.name}[0], …" if len(declared.shape) == 2 else "use an .npz file",
+        )
     pattern = re.compile(rf"{re.escape(declared.name)}(?:\[(\d+)\]|\.(\d+))")
     found = {int(m[1] or m[2]): at for at, name in enumerate(header) if (m := pattern.fullmatch(name))}
     if not found:
         return []
     width = declared.shape[1].constant if len(declared.shape) == 2 else None
     if len(declared.shape) != 2:
-        raise DataError(f"the columns {declared.name}[0], … are a vector a row, but {declared} is declared",
-                        where=f"{file}:1", how="use an .npz file")
+        raise DataError(
+            f"the columns {declared.name}[0], … are a vector a row, but {declared} is declared",
+            where=f"{file}:1",
+            how="use an .npz file",
+        )
     missing = sorted(set(range(width if width is not None else max(found) + 1)) - found.keys())
     if missing or (width is not None and len(found) != width):
-        what = f"has no column {declared.name}[{missing[0]}]" if missing else f"has {len(found)} columns {declared.name}[…], not {width}"
+        what = (
+            f"has no column {declared.name}[{missing[0]}]"
+            if missing
+            else f"has {len(found)} columns {declared.name}[…], not {width}"
+        )
         raise DataError(f"the table {what}: {declared} is declared", where=f"{file}:1")
     return [found[i] for i in range(len(found))]
 
 
-def _array(file: Path, header: Sequence[str], table: Sequence[tuple[int, Sequence[str]]], declared: Declared, columns: Sequence[int],
-           errors: list[GraphcError]) -> Array:
+def _array(
+    file: Path,
+    header: Sequence[str],
+    table: Sequence[tuple[int, Sequence[str]]],
+    declared: Declared,
+    columns: Sequence[int],
+    errors: list[GraphcError],
+) -> Array:
     kind = declared.dtype.numpy.kind
     readers: Mapping[str, tuple[Callable[[str], Any], str]] = {
-        "f": (float, "f8"), "i": (_integer, "i8"), "b": (_truth, "?")}
+        "f": (float, "f8"),
+        "i": (_integer, "i8"),
+        "b": (_truth, "?"),
+    }
     read, widest = readers[kind]
     values: Array = np.zeros((len(table), len(columns)), widest)
     for number, (line, row) in enumerate(table):
@@ -120,8 +149,13 @@ def _array(file: Path, header: Sequence[str], table: Sequence[tuple[int, Sequenc
             try:
                 values[number, j] = read(row[column])
             except (ValueError, OverflowError):
-                errors.append(DataError(f"{row[column]!r} is no {_KINDS[kind]}", where=f"{file}:{line}:{column + 1}",
-                                        why=f"the column {header[column]!r} is read as {declared}"))
+                errors.append(
+                    DataError(
+                        f"{row[column]!r} is no {_KINDS[kind]}",
+                        where=f"{file}:{line}:{column + 1}",
+                        why=f"the column {header[column]!r} is read as {declared}",
+                    )
+                )
     return values[:, 0] if len(declared.shape) == 1 else values
 
 
@@ -141,4 +175,3 @@ def _integer(text: str) -> int:
 
 def _truth(text: str) -> bool:
     return {"0": False, "1": True, "false": False, "true": True}[text.strip().lower()]
-

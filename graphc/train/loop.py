@@ -1,4 +1,5 @@
 """The training loop: epochs of mini-batches, validation, checkpoints."""
+
 from __future__ import annotations
 
 import math
@@ -32,9 +33,22 @@ class Result:
     finished: bool
 
 
-def fit(model: CompiledModel, data: Dataset, *, epochs: int = 20, batch_size: int = 32, seed: int = 0, entry: str | None = None,
-        checkpoint: str | Path | None = None, resume: bool = False, lr: float | None = None, settings: Mapping[str, Any] | None = None,
-        on_batch: OnBatch | None = None, on_epoch: OnEpoch | None = None, stop: Callable[[], bool] | None = None) -> Result:
+def fit(
+    model: CompiledModel,
+    data: Dataset,
+    *,
+    epochs: int = 20,
+    batch_size: int = 32,
+    seed: int = 0,
+    entry: str | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    lr: float | None = None,
+    settings: Mapping[str, Any] | None = None,
+    on_batch: OnBatch | None = None,
+    on_epoch: OnEpoch | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Result:
     """Train a model that was compiled with an optimiser.
 
     epochs: in total, those before a resumption included. batch_size: rows; the last batch may have fewer.
@@ -71,9 +85,11 @@ def fit(model: CompiledModel, data: Dataset, *, epochs: int = 20, batch_size: in
             values = _scalars(chosen, chosen.step(**batch))
             at += 1
             if not math.isfinite(values["loss"]):
-                raise RuntimeFault(f"the loss is {values['loss']} in epoch {number + 1}, batch {at}",
-                                   why="the steps are too large, or the data hold NaN or very large numbers",
-                                   how="try a smaller learning rate, or scale the data")
+                raise RuntimeFault(
+                    f"the loss is {values['loss']} in epoch {number + 1}, batch {at}",
+                    why="the steps are too large, or the data hold NaN or very large numbers",
+                    how="try a smaller learning rate, or scale the data",
+                )
             average.add(values, rows)
             if on_batch is not None:
                 on_batch(number, at, len(batches), average.means["loss"])
@@ -106,8 +122,10 @@ def _entry(model: CompiledModel, name: str | None) -> Entry:
         raise InputError(f"{model.name} holds several models: {', '.join(model.entries)}", how="choose one: entry=NAME")
     entry = model.entries[name or next(iter(model.entries))]
     if "loss" not in entry.signature.needs:
-        raise InputError(f"model {entry.name} has no output named 'loss', so there is nothing to train",
-                         how="return gc.outputs(loss=…), a scalar")
+        raise InputError(
+            f"model {entry.name} has no output named 'loss', so there is nothing to train",
+            how="return gc.outputs(loss=…), a scalar",
+        )
     return entry
 
 

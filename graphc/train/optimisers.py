@@ -4,6 +4,7 @@ An optimiser becomes part of the compiled step. Its memory is states of the mode
 `optimiser/lr`, which may be set between steps (`m.states["optimiser/lr"][...] = 1e-4`), and for each parameter
 what it remembers, such as `optimiser/hidden/W/m`. The formulas are PyTorch's.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
@@ -139,8 +140,10 @@ def _decayed(g: Tensor, p: Tensor, weight_decay: float) -> Tensor:
 
 def _check(lr: float, weight_decay: float, **factors: float) -> None:
     if not (lr > 0 and weight_decay >= 0):
-        raise ModelError(f"an optimiser with lr={lr}, weight_decay={weight_decay}",
-                         how="the learning rate is above 0, the weight decay not below 0")
+        raise ModelError(
+            f"an optimiser with lr={lr}, weight_decay={weight_decay}",
+            how="the learning rate is above 0, the weight decay not below 0",
+        )
     for name, value in factors.items():
         if not 0 <= value < 1:
             raise ModelError(f"an optimiser with {name}={value}", how=f"{name} is at least 0 and below 1")

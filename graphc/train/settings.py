@@ -1,4 +1,5 @@
 """How to train: the settings of `graphc train`, from the command line, a checkpoint, the model file, or by default."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -40,7 +41,9 @@ class Settings:
 
     def optimiser(self) -> Optimiser:
         """The optimiser that is compiled into the step."""
-        given: dict[str, Any] = {n: v for n, v in (("lr", self.lr), ("weight_decay", self.weight_decay)) if v is not None}
+        given: dict[str, Any] = {
+            n: v for n, v in (("lr", self.lr), ("weight_decay", self.weight_decay)) if v is not None
+        }
         if self.optimizer == "sgd":
             return SGD(momentum=self.momentum, **given)
         return (AdamW if self.optimizer == "adamw" else Adam)(**given)
@@ -57,8 +60,13 @@ def of_model(given: Mapping[str, Any], training: Mapping[str, Any], where: str) 
     for name in training:
         if name not in known:
             near = get_close_matches(name, known, 1)
-            errors.append(ModelError(f"training has no setting {name!r}", where=where,
-                                     how=f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(known))}"))
+            errors.append(
+                ModelError(
+                    f"training has no setting {name!r}",
+                    where=where,
+                    how=f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(known))}",
+                )
+            )
     raise_all(errors)
     return Settings(**{**training, **given})
 
@@ -72,10 +80,14 @@ def of_checkpoint(given: Mapping[str, Any], stored: Mapping[str, Any]) -> Settin
     try:
         before = Settings(**{n: v for n, v in stored.items() if n in known})
     except TypeError as error:
-        raise ArtifactError(f"the checkpoint's settings cannot be read: {error}", how="train again without --resume") from error
+        raise ArtifactError(
+            f"the checkpoint's settings cannot be read: {error}", how="train again without --resume"
+        ) from error
     for name, value in given.items():
         if name not in MAY_CHANGE and value != getattr(before, name):
             option = f"--{name.replace('_', '-')}"
-            raise ArtifactError(f"the checkpoint was trained with {option} {getattr(before, name)}, not {value}",
-                                how=f"leave {option} away to go on, or train again without --resume")
+            raise ArtifactError(
+                f"the checkpoint was trained with {option} {getattr(before, name)}, not {value}",
+                how=f"leave {option} away to go on, or train again without --resume",
+            )
     return Settings(**{**before.as_dict(), **given})

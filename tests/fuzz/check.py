@@ -19,7 +19,7 @@ from graphc.pipeline import lower, program_graph
 from .evaluate import evaluate
 from .generate import Mismatch, Program
 
-STAGES = ("trace", "canonical", "stabilised", "differentiated", "optimised", "lowered")
+STAGES = ("trace", "canonicalise", "stabilise", "differentiate", "optimise", "lowered")
 
 
 def close(name: str, got: Any, want: Any, rtol: float = 1e-8, atol: float = 1e-9) -> None:
@@ -46,7 +46,7 @@ def stages(graph: Graph) -> dict[str, Graph]:
     found = {}
     for stage in STAGES[:-1]:
         found[stage], _ = lower(graph, check=True, stop_after=stage)
-    found["lowered"], _ = canonical_contractions(_with_copies(found["optimised"]))
+    found["lowered"], _ = canonical_contractions(_with_copies(found["optimise"]))
     return found
 
 
@@ -85,7 +85,7 @@ def check_graphs(program: Program) -> dict[str, np.ndarray]:
         if print_graph(again) != text or again.outputs != dict(found[stage].outputs) or again.updates != dict(found[stage].updates):
             raise Mismatch(f"stage {stage}: the graph's text does not parse back to it:\n{text}")
     if program.loss and program.smooth:
-        check_differences(program, found["differentiated"], last)
+        check_differences(program, found["differentiate"], last)
     return last
 
 
@@ -125,7 +125,7 @@ def _compare(what: str, f: Any, slope: float) -> None:
 def check_compiled(program: Program, target: str, expected: Mapping[str, np.ndarray] | None = None, calls: int = 2, dtype: str = "float64") -> None:
     """Outputs and updates of the compiled model, call after call, against each call's NumPy and the oracles' gradients."""
     _, graph = traced(program)
-    expanded, _ = lower(graph, stop_after="differentiated")
+    expanded, _ = lower(graph, stop_after="differentiate")
     m = gc.compile(program.model(), target=target, dtype=dtype, check=True)
     loose = {} if dtype == "float64" else dict(rtol=2e-3, atol=2e-4)
     values = dict(program.values())

@@ -1,4 +1,5 @@
 """The optimisers against NumPy, written from the papers' and PyTorch's formulas."""
+
 import numpy as np
 import pytest
 
@@ -48,8 +49,10 @@ CASES = {
     "momentum": (SGD(0.1, momentum=0.9), lambda *a: sgd(*a, lr=0.1, momentum=0.9)),
     "nesterov": (SGD(0.1, 0.9, True, 0.01), lambda *a: sgd(*a, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)),
     "adam": (Adam(), adam),
-    "adam of other settings": (Adam(0.05, (0.5, 0.9), 1e-3, 0.1),
-                               lambda *a: adam(*a, lr=0.05, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1)),
+    "adam of other settings": (
+        Adam(0.05, (0.5, 0.9), 1e-3, 0.1),
+        lambda *a: adam(*a, lr=0.05, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1),
+    ),
     "adam without its first memory": (Adam(0.05, (0.0, 0.9)), lambda *a: adam(*a, lr=0.05, betas=(0.0, 0.9))),
     "adamw": (AdamW(0.01, weight_decay=0.1), lambda *a: adam(*a, lr=0.01, weight_decay=0.1, decoupled=True)),
 }
@@ -78,7 +81,7 @@ def test_in_float32_the_first_steps_are_exact_too():
     m = begun(Adam(0.01))
     m.step(x=X.astype("f4"), y=Y.astype("f4"))
     first = adam(W, gradients({"W": W, "b": B})["W"], {}, 1, lr=0.01)
-    np.testing.assert_allclose(W - m.params["W"], W - first, rtol=2e-4)      # a step of 0.01 on weights of about 1
+    np.testing.assert_allclose(W - m.params["W"], W - first, rtol=2e-4)  # a step of 0.01 on weights of about 1
 
 
 def test_the_learning_rate_can_be_changed_between_steps():
@@ -108,8 +111,16 @@ def test_the_memory_is_states_of_the_model():
     assert m.states["optimiser/step"] == 0 and not m.states["optimiser/W/v"].any()
 
 
-@pytest.mark.parametrize("make", [lambda: SGD(0), lambda: SGD(momentum=1), lambda: SGD(nesterov=True), lambda: Adam(betas=(0.9, 1)),
-                                  lambda: AdamW(weight_decay=-1)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SGD(0),
+        lambda: SGD(momentum=1),
+        lambda: SGD(nesterov=True),
+        lambda: Adam(betas=(0.9, 1)),
+        lambda: AdamW(weight_decay=-1),
+    ],
+)
 def test_settings_out_of_range(make):
     with pytest.raises(gc.GraphcError, match=r"optimiser|Nesterov"):
         make()
@@ -119,7 +130,7 @@ def test_a_parameter_that_is_not_trainable_stays():
     @gc.model
     def net(x: gc.f32["B", 5]):
         y = x @ gc.param("W", (5, 1)) + gc.param("c", (), init=2, trainable=False)
-        return gc.outputs(loss=gc.mean(y ** 2))
+        return gc.outputs(loss=gc.mean(y**2))
 
     m = gc.compile(net, optimiser=Adam())
     before = m.params["W"].copy()
