@@ -5,8 +5,7 @@ trace → canonicalise → stabilise → differentiate → optimise → lower �
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .codegen.source import Source, print_kernel
-from .derivatives.reverse import expand
+from .derivatives.reverse import expand, watch
 from .errors import InputError, ModelError
 from .frontend.init import generator
 from .frontend.load import choose, load_file
@@ -29,11 +28,12 @@ from .lowering.cost import operations
 from .lowering.schedule import CheckIndex, Launch, Multiply, Schedule, Step, schedule
 from .ops.verify import verify
 from .passes.default import canonicalise, optimise, stabilise
+from .passes.rewrite import Firings
 from .runtime import artifact, variables
 from .runtime.cache import Progress
 from .runtime.execute import EXECUTORS
 from .runtime.kernels import canonical_of
-from .runtime.model import CompiledModel, Declared, Entry, Info, Signature
+from .runtime.model import CompiledModel, Declared, Entry, Info, Signature, forward_kind
 from .runtime.program import Buffer, Instruction, Program, SizeGuard
 from .runtime.variables import Parameters, States
 
@@ -104,17 +104,13 @@ class Options:
 
 # -- the graph of a program ------------------------------------------------------------------------------------------
 def program_graph(module: Module, entry: str, kind: str) -> Graph:
-    """The graph that a program of an entry computes: "forward:OUTPUT,…", "gradient" or "step"."""
+    """The graph that a program of an entry computes: "forward:OUTPUT,…:UPDATE,…", "gradient", "step"."""
     graph = module.entries[entry]
     if kind.startswith("forward:"):
-        names = [n for n in kind.removeprefix("forward:").split(",") if n]
-        needs = (
-            frozenset().union(*(needs_of(graph, graph.outputs[n]) for n in names))
-            if names
-            else frozenset(i.attr("name") for i in graph.inputs)
-        )
-        updates = {k: v for k, v in graph.updates.items() if needs_of(graph, v) <= needs}
-        return replace(graph, outputs={n: graph.outputs[n] for n in names}, updates=updates)
+        _, outputs, *updates = kind.split(":")
+        targets = list(graph.updates.items())
+        chosen = dict(targets[int(i)] for i in updates[0].split(",") if i) if updates else graph.updates
+        return replace(graph, outputs={n: graph.outputs[n] for n in outputs.split(",") if n}, updates=chosen)
     if "loss" not in graph.outputs:
         raise InputError(
             f"model {entry} has no output named 'loss', so there is nothing to differentiate",
@@ -166,7 +162,7 @@ def needs_of(graph: Graph, node: Node) -> frozenset[str]:
 
 # -- the stages ------------------------------------------------------------------------------------------------------
 def lower(
-    graph: Graph, *, check: bool = False, fired: Counter[str] | None = None, stop_after: str | None = None
+    graph: Graph, *, check: bool = False, fired: Firings | None = None, stop_after: str | None = None
 ) -> tuple[Graph, Schedule | None]:
     """Run the stages on a traced graph, up to `stop_after`. (the graph, its schedule if it came so far)"""
     graph = replace(graph, tables=graph.tables.copy())
@@ -174,7 +170,7 @@ def lower(
         graph.tables.names.setdefault(node, name)
     for stage, run in (
         ("trace", lambda g: g),
-        ("canonicalise", lambda g: canonicalise(g, fired)),
+        ("canonicalise", lambda g: canonicalise(watch(g), fired)),
         ("stabilise", lambda g: stabilise(g, fired)),
         ("differentiate", expand),
         ("optimise", lambda g: optimise(g, fired)),
@@ -299,6 +295,9 @@ def print_program(program: Program) -> str:
     return "\n".join(lines) + "\n"
 
 
+MOST_FORWARD_PROGRAMS = 64
+
+
 # -- the compiled model ----------------------------------------------------------------------------------------------
 class Compilation:
     """A module being compiled: programs are made when they are first asked for, kernels when they first run."""
@@ -307,7 +306,7 @@ class Compilation:
         self.module, self.options, self.digest = module, options, digest
         self.book = KernelBook()
         self.constants: dict[str, np.ndarray[Any, Any]] = {}
-        self.fired: Counter[str] = Counter()
+        self.fired = Firings()
         self.programs: dict[tuple[str, str], Program] = {}
 
     def program(self, entry: str, kind: str) -> Program:
@@ -321,6 +320,9 @@ class Compilation:
                     steps.buffers[i] = replace(buffer, name=name)
             self.programs[entry, kind] = assemble(f"{entry}:{kind}", graph, steps, self.book)
         return self.programs[entry, kind]
+
+    def _program_for(self, entry: str, kind: str, given: Collection[str]) -> Program:
+        return self.program(entry, kind)
 
     def _constant(self, array: np.ndarray[Any, Any]) -> str:
         for name, known in self.constants.items():
@@ -337,23 +339,30 @@ class Compilation:
             tuple(Declared(i.attr("name"), i.dtype, i.shape) for i in graph.inputs),
             tuple(Declared(n, v.dtype, v.shape) for n, v in graph.outputs.items()),
             {n: needs_of(graph, v) for n, v in graph.outputs.items()},
+            {target.attr("name"): needs_of(graph, v) for target, v in graph.updates.items()},
             trainable(self.module, entry),
         )
 
     def kinds(self, entry: str) -> list[str]:
-        """The programs that an artifact carries: a forward one for each set of inputs that gives other outputs, the gradient, the step."""
-        needs = self.signature(entry).needs
-        sets = {frozenset(needs[n]) for n in needs} | {frozenset().union(*needs.values())} if needs else {frozenset()}
-        kinds = {
-            f"forward:{','.join(n for n in needs if needs[n] <= s)}": None
-            for s in sorted(sets, key=lambda s: (len(s), sorted(s)))
-        }
-        kinds |= {f"forward:{n}": None for n in needs}
-        if "loss" in needs:
-            kinds["gradient"] = None
-        if entry in self.module.steps:
-            kinds["step"] = None
-        return list(kinds)
+        """The programs that an artifact carries: the gradient, the step, and forward ones for every set of inputs that
+        suffices for other outputs and updates than its subsets."""
+        signature = self.signature(entry)
+        needs = [*signature.needs.values(), *signature.update_needs.values()]
+        sets: set[frozenset[str]] = {frozenset()} if not needs else set()
+        for needed in dict.fromkeys(needs):
+            sets |= {needed} | {needed | other for other in sets}
+            if len(sets) > MOST_FORWARD_PROGRAMS:
+                what = f"its outputs need {len(needs)} different sets of inputs"
+                raise ModelError(f"model {entry} cannot be saved: {what}", how="split it into several models")
+        kinds: dict[str, None] = {}
+        for given in sorted(sets, key=lambda s: (len(s), sorted(s))):
+            outputs = [n for n, needed in signature.needs.items() if needed <= given]
+            kinds[forward_kind(signature, outputs, given)] = None
+        for name, needed in signature.needs.items():
+            kinds[forward_kind(signature, [name], needed)] = None
+        kinds |= {"gradient": None} if "loss" in signature.needs else {}
+        kinds |= {"step": None} if entry in self.module.steps else {}
+        return [k for k in kinds if k != "forward::"]
 
     def model(self) -> CompiledModel:
         """The compiled model, its parameters at their beginning."""
@@ -379,7 +388,7 @@ class Compilation:
             name: Entry(
                 name,
                 self.signature(name),
-                partial(self.program, name),
+                partial(self._program_for, name),
                 executor,
                 self.constants,
                 parameters,
@@ -421,7 +430,7 @@ class Compilation:
                 "hyperparameters": self.module.hyperparameters,
                 "model_digest": self.digest,
             },
-            rules=dict(self.fired),
+            rules=dict(self.fired.counts),
         )
         return artifact.save(contents, folder, progress)
 

@@ -19,7 +19,7 @@ So `hidden` is 16 when it is not set, enough that some units live; `--set hidden
 difference.
 
     graphc train models/xor.py
-    graphc compile models/xor.py --set hidden=2 --stop-after differentiated
+    graphc compile models/xor.py --set hidden=2 --stop-after differentiate
 """
 
 import numpy as np

@@ -45,8 +45,8 @@ def run(
         typer.Option(
             "--stop-after",
             metavar="STAGE",
-            help="Print what the model looks like after a stage (trace, canonical, stabilised, differentiated, optimised, "
-            "schedule, source) and write nothing.",
+            help="Print what the model looks like after a stage (trace, canonicalise, stabilise, differentiate, optimise, "
+            "lower, codegen) and write nothing.",
         ),
     ] = None,
     program: Annotated[
@@ -67,7 +67,7 @@ def run(
     Examples:
       graphc compile models/xor.py
       graphc compile models/xor.py --set hidden=8 -o build
-      graphc compile models/xor.py --stop-after differentiated
+      graphc compile models/xor.py --stop-after differentiate
     """
     from ..pipeline import STAGES, Options
     from .source import read

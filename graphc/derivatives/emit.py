@@ -27,13 +27,16 @@ def emit(clause: Clause, operands: Sequence[Node], kind: TensorType, *, contract
     clause = _prune(drop_units(clause))
     if sc.is_const(clause.body, 0):
         return build.full(0, kind.shape, kind.dtype)
-    clause = _select_at_lookup(clause, kind)
+    chosen = _select_at_lookup(clause, kind)
+    if chosen is not None:
+        clause, check = chosen
+        return _formula(clause, operands, kind, injective=_is_injective(clause), checks=(check,))
     placed = _placed(clause, kind)
     if placed is None or _has_index(clause.body):
         return _formula(clause, operands, kind, injective=_is_injective(clause))
     aligned = [_align(read, operands[read.operand], clause.box) for read in clause.reads]
     if any(a is None for a in aligned):
-        return _formula(clause, operands, kind, injective=placed is not None and len(placed) == len(clause.box))
+        return _formula(clause, operands, kind, injective=sum(axis is not None for axis in placed) == len(clause.box))
     nodes = [a for a in aligned if a is not None]
     kept = [axis for axis in placed if axis is not None]
     summed = [axis for axis in range(len(clause.box)) if axis not in kept]
@@ -74,15 +77,18 @@ def _placed(clause: Clause, kind: TensorType) -> list[int | None] | None:
     return found
 
 
-def _select_at_lookup(clause: Clause, kind: TensorType) -> Clause:
-    """out[i, I[i]] += v becomes out[i, j] = (I[i] = j ? v : 0): a scatter with one index per row, turned into reads."""
+def _select_at_lookup(clause: Clause, kind: TensorType) -> tuple[Clause, tuple[int, Size]] | None:
+    """out[i, I[i]] += v as out[i, j] = (I[i] = j ? v : 0): a scatter with one index per row, turned into reads.
+
+    With it the check that is left to do: (the operand I, the length that its elements must be below).
+    """
     lookups = [d for d, index in enumerate(clause.write) if isinstance(index, Lookup)]
     if len(lookups) != 1 or clause.guards:
-        return clause
+        return None
     (d,) = lookups
     solved = {index.variable for index in clause.write if isinstance(index, Affine)} - {None}
     if solved != set(range(len(clause.box))):
-        return clause
+        return None
     found, j = clause.write[d], len(clause.box)
     assert isinstance(found, Lookup)
     reads = (*clause.reads, Read(found.operand, found.map))
@@ -90,7 +96,7 @@ def _select_at_lookup(clause: Clause, kind: TensorType) -> Clause:
     same = Scalar("equal", (position, Scalar("index", (), i64, var(j))), bool_)
     body = Scalar("where", (same, clause.body, sc.const(0, clause.body.dtype)), clause.body.dtype)
     write = tuple(var(j) if i == d else index for i, index in enumerate(clause.write))
-    return Clause((*clause.box, kind.shape[d]), reads, body, write)
+    return Clause((*clause.box, kind.shape[d]), reads, body, write), (found.operand, kind.shape[d])
 
 
 def _has_index(body: Scalar) -> bool:
@@ -108,7 +114,13 @@ def _is_injective(clause: Clause) -> bool:
     return constant and sorted(alone) == list(range(len(clause.box)))
 
 
-def _formula(clause: Clause, operands: Sequence[Node], kind: TensorType, injective: bool) -> Node:
+def _formula(
+    clause: Clause,
+    operands: Sequence[Node],
+    kind: TensorType,
+    injective: bool,
+    checks: tuple[tuple[int, Size], ...] = (),
+) -> Node:
     """The clause as a node of its own, over only the operands that it uses."""
     used: dict[int, int] = {}
 
@@ -122,7 +134,8 @@ def _formula(clause: Clause, operands: Sequence[Node], kind: TensorType, injecti
     clause = replace(clause, reads=reads, write=tuple(map(placed, clause.write)))
     plain = injective and _placed(clause, kind) is not None
     reduce = "assign" if injective else "sum"
-    formula = Formula((clause,), reduce, None if plain else sc.const(0, kind.dtype))
+    placed_checks = tuple((place(k), limit) for k, limit in checks)
+    formula = Formula((clause,), reduce, None if plain else sc.const(0, kind.dtype), placed_checks)
     return Node("formula", tuple(operands[o] for o in used), kind, formula=formula, shape=kind.shape)
 
 

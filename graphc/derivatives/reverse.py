@@ -113,6 +113,23 @@ def _with_constants(clause: Clause, operands: tuple[Node, ...]) -> Clause:
     return replace(clause, body=sc.rebuild(clause.body, number))
 
 
+def watch(graph: Graph) -> Graph:
+    """Set apart the computed values that gradients are taken of, so that no rewrite looks through them.
+
+    A rule may turn log(e^x) into x; but ∂y/∂(e^x) of y = log(e^x) is asked for as if e^x were free.
+    """
+    wrt = {n.operands[1] for n in graph.nodes if n.op == "grad"}
+
+    def change(node: Node, operands: tuple[Node, ...]) -> Node:
+        new = with_operands(node, operands)
+        return Node("watched", (new,), new.type) if node in wrt and node.op not in LEAF_VARIABLES else new
+
+    return graph.rewrite(change)
+
+
+LEAF_VARIABLES = ("input", "param", "state")  # nothing computes them, so no rule looks into them
+
+
 def expand(graph: Graph) -> Graph:
     """Replace every lazy gradient by its derivation, innermost first."""
     wanted: dict[Node, list[Node]] = {}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import TraceError
-from ..graph.dtype import DType, bool_, i64
+from ..graph.dtype import DType, bool_, i32, i64
 from ..graph.size import Size, SizeLike, product, size
 from ..ops.contract import LETTERS, normal_spec
 from .tensor import Tensor, Value, common_type, constant, elementwise, fail, lift, matmul, record
@@ -205,8 +205,8 @@ def _reduce(op: str, x: Value, axis: Axis, keepdims: bool) -> Tensor:
     tensor = lift(x)
     if tensor.broken:
         return tensor
-    if tensor.dtype is bool_:
-        tensor = _cast(tensor, i64)
+    if tensor.dtype is bool_ or (op == "sum" and tensor.dtype is i32):
+        tensor = _cast(tensor, i64)  # as NumPy: a sum of small integers must not wrap
     axes = _axes(op, tensor, axis)
     if axes is None:
         return Tensor(None)
@@ -352,6 +352,10 @@ def expand_dims(x: Value, axis: int) -> Tensor:
     if tensor.broken:
         return tensor
     shape = list(tensor.node.shape)
+    if not -len(shape) - 1 <= axis <= len(shape):
+        return fail(
+            TraceError(f"expand_dims: axis {axis} is out of range for {tensor.node.type}, of {len(shape)} axes")
+        )
     shape.insert(axis if axis >= 0 else axis + len(shape) + 1, size(1))
     return record("reshape", tensor, shape=tuple(shape))
 

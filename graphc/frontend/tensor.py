@@ -92,7 +92,7 @@ class Tensor:
         return elementwise("div", other, self)
 
     def __pow__(self, other: Value) -> Tensor:
-        return elementwise("pow", self, other)
+        return power(self, other)
 
     def __rpow__(self, other: Value) -> Tensor:
         return elementwise("pow", other, self)
@@ -272,6 +272,18 @@ def elementwise(op: str, *values: Value) -> Tensor:
         dtype = i64
     tensors = [lift(c) for c in condition] + [cast(lift(v, dtype), dtype) if not row.bools else lift(v) for v in rest]
     return record(op, *tensors)
+
+
+def power(x: Tensor, exponent: Value) -> Tensor:
+    """x to a power; of integers to a natural one by repeated products, so that it stays an integer."""
+    natural = isinstance(exponent, int) and not isinstance(exponent, bool) and exponent >= 1
+    if x.broken or x.dtype.kind != "i" or not natural:
+        return elementwise("pow", x, exponent)
+    assert isinstance(exponent, int)
+    half = power(x, exponent // 2) if exponent > 1 else None
+    if half is None:
+        return x
+    return half * half * x if exponent % 2 else half * half
 
 
 def matmul(a: Value, b: Value) -> Tensor:

@@ -58,7 +58,8 @@ class Affine:
     def __str__(self) -> str:
         parts = [f"p{a}" if c == 1 else f"({c})*p{a}" for a, c in self.terms]
         if self.constant != 0 or not parts:
-            parts.append(f"({self.constant})" if parts else str(self.constant))
+            number = self.constant.constant
+            parts.append(str(number) if number is not None and number >= 0 else f"({self.constant})")
         return " + ".join(parts)
 
 
@@ -113,11 +114,16 @@ class Clause:
 
 @dataclass(frozen=True)
 class Formula:
-    """Clauses that write one array, how writes to the same cell combine, and what unwritten cells hold."""
+    """Clauses that write one array, how writes to the same cell combine, and what unwritten cells hold.
+
+    checks: (operand, length) for integer operands whose every element must be an index below the length, though no
+    clause looks anything up by them: what is left of a look-up that was turned into a comparison.
+    """
 
     clauses: tuple[Clause, ...]
     reduce: str = "assign"
     init: Scalar | None = None
+    checks: tuple[tuple[int, Size], ...] = ()
 
 
 def identity(rank: int) -> AccessMap:

@@ -83,6 +83,7 @@ def _value(value: Any) -> str:
     if isinstance(value, Formula):
         clauses = " ; ".join(_clause(c) for c in value.clauses)
         init = f" init {value.init}" if value.init is not None else ""
+        init += "".join(f" check @{k} < {limit}" for k, limit in value.checks)
         return f"{{|{value.reduce}{init} : {clauses}|}}"
     raise TypeError(f"an attribute of type {type(value).__name__} has no text form")
 
@@ -302,12 +303,18 @@ def _read_formula(reader: _Reader) -> Formula:
     reader.next("{|")
     reduce = reader.next()
     init = _read_scalar(reader) if reader.accept("init") else None
+    checks = []
+    while reader.accept("check"):
+        reader.next("@")
+        k = int(reader.next())
+        reader.next("<")
+        checks.append((k, parse(reader.until("check", ":"))))
     reader.next(":")
     clauses = [_read_clause(reader)]
     while reader.accept(";"):
         clauses.append(_read_clause(reader))
     reader.next("|}")
-    return Formula(tuple(clauses), reduce, init)
+    return Formula(tuple(clauses), reduce, init, tuple(checks))
 
 
 def _read_clause(reader: _Reader) -> Clause:
@@ -349,6 +356,7 @@ def _read_map(reader: _Reader) -> tuple[Index, ...]:
 
 
 def _read_affine(reader: _Reader) -> Affine:
+    """p0 + (B)*p1 + (T - 1): coefficients and constants stand in brackets, but for plain numbers."""
     total = affine(0)
     while True:
         if re.fullmatch(r"p\d+", reader.peek()):
@@ -356,12 +364,9 @@ def _read_affine(reader: _Reader) -> Affine:
         elif reader.accept("("):
             inner = parse(reader.until(")"))
             reader.next(")")
-            if reader.accept("*"):
-                total = total + affine(0, {int(reader.next()[1:]): inner})
-            else:
-                total = total + affine(inner)
+            total = total + (affine(0, {int(reader.next()[1:]): inner}) if reader.accept("*") else affine(inner))
         else:
-            total = total + affine(parse(reader.until(",", "]", "+", ">=", ">")))
+            total = total + affine(int(reader.next()))
         if not reader.accept("+"):
             return total
 

@@ -256,15 +256,18 @@ class _Assembly:
             else:
                 claimed.add(base)
                 self.number[base] = self._add("output", name, node.type, node)
+        copied: list[tuple[Node, Node]] = []
         for variable, node in self.graph.updates.items():
             base = source(node)
             place = self._in_place(base, variable) if base not in claimed else None
-            if place is not None:
+            if place is None:
+                copied.append((base, variable))
+            else:
                 claimed.add(base)
                 self.number[base] = self._buffer(variable)
                 self.same.setdefault(place, {})[base] = variable
-            else:
-                self.copies.append(Copy(self._buffer(base), self._buffer(variable), node.type))
+        # after all claims: what is copied may have been written over another variable
+        self.copies += [Copy(self._buffer(b), self._buffer(variable), variable.type) for b, variable in copied]
 
     def _in_place(self, new: Node, variable: Node) -> int | None:
         """The kernel that may write the new value over the old one: nothing reads the old one later or elsewhere."""

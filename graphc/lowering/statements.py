@@ -103,6 +103,8 @@ class Statements:
         self.whole: set[Node] = set()  # read as whole arrays, by matrix products or a look-up
         for node in graph.nodes:
             formula = self.formulas[node]
+            for k, _ in formula.checks if formula else ():
+                self.whole.add(self.source(node.operands[k]))
             for clause in formula.clauses if formula else ():
                 for index in [i for r in clause.reads for i in r.map] + list(clause.write):
                     if isinstance(index, Lookup):
@@ -257,6 +259,8 @@ class Statements:
         """The look-ups that a node itself makes: (integer array, length of the axis that it indexes)."""
         formula = self.formulas[node]
         found: dict[Check, None] = {}
+        for k, limit in formula.checks if formula else ():
+            found.setdefault(Check(node.operands[k], limit, node))
         for clause in formula.clauses if formula else ():
             for read in clause.reads:
                 for d, index in enumerate(read.map):

@@ -430,6 +430,8 @@ _TABLE: tuple[Elementwise, ...] = (
         # the derived e^x/(1 + e^x) is ∞/∞ for large x; it is the sigmoid
         stable={0: lambda x, y: sp.Function("sigmoid")(x)},
     ),
+    # a value that a gradient is taken with respect to: the identity, which no rule looks through
+    Elementwise(name="watched", math=lambda x: x, oracle=lambda x: x, samples=_ONE, latex="{0}", eval=lambda x: x),
     # a value whose derivative is declared zero
     Elementwise(
         name="stop_gradient",

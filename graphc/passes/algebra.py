@@ -13,7 +13,7 @@ from ..ops import build
 from ..ops.build import const_value, make
 from ..ops.contract import split_spec
 from ..ops.elementwise import ROWS as ELEMENTWISE
-from .rewrite import EXACT, VALUE_CHANGING, Rule, Sight, rule
+from .rewrite import EXACT, VALUE_CHANGING, Memo, Rule, rule
 
 
 def _is(node: Node, value: float) -> bool:
@@ -21,7 +21,7 @@ def _is(node: Node, value: float) -> bool:
 
 
 @rule("neutral element", EXACT, "x·1, x/1, x + 0, x - 0, x¹ are x")
-def neutral(node: Node, sight: Sight) -> Node | None:
+def neutral(node: Node, memo: Memo) -> Node | None:
     if node.op not in ("mul", "div", "add", "sub", "pow"):
         return None
     a, b = node.operands
@@ -34,7 +34,7 @@ def neutral(node: Node, sight: Sight) -> Node | None:
 
 
 @rule("negation", EXACT, "−(−x) = x; x·(−1) = −x; x + (−y) = x − y; x − (−y) = x + y; 0 − x = −x")
-def negation(node: Node, sight: Sight) -> Node | None:
+def negation(node: Node, memo: Memo) -> Node | None:
     if node.op == "neg" and node.operands[0].op == "neg":
         return node.operands[0].operands[0]
     if node.op == "mul":
@@ -53,7 +53,7 @@ def negation(node: Node, sight: Sight) -> Node | None:
 
 
 @rule("power of two", EXACT, "x/2ⁿ and x·2⁻ⁿ round alike")
-def divide_by_power_of_two(node: Node, sight: Sight) -> Node | None:
+def divide_by_power_of_two(node: Node, memo: Memo) -> Node | None:
     if node.op != "div":
         return None
     number = const_value(node.operands[1])
@@ -63,7 +63,7 @@ def divide_by_power_of_two(node: Node, sight: Sight) -> Node | None:
 
 
 @rule("square", EXACT, "x² and x·x round alike")
-def square(node: Node, sight: Sight) -> Node | None:
+def square(node: Node, memo: Memo) -> Node | None:
     if node.op != "pow" or not _is(node.operands[1], 2):
         return None
     x = build.broadcast_to(node.operands[0], node.shape)
@@ -73,7 +73,7 @@ def square(node: Node, sight: Sight) -> Node | None:
 @rule(
     "small power", VALUE_CHANGING, "x³, x⁴, x⁻¹, x^½ by products, a quotient, a root: one rounding more, no logarithm"
 )
-def small_power(node: Node, sight: Sight) -> Node | None:
+def small_power(node: Node, memo: Memo) -> Node | None:
     if node.op != "pow":
         return None
     x, exponent = build.broadcast_to(node.operands[0], node.shape), const_value(node.operands[1])
@@ -87,7 +87,7 @@ def small_power(node: Node, sight: Sight) -> Node | None:
 
 
 @rule("same choice", EXACT, "where(c, x, x) = x; a choice on ¬c swaps its branches; a second choice on c is made")
-def same_choice(node: Node, sight: Sight) -> Node | None:
+def same_choice(node: Node, memo: Memo) -> Node | None:
     if node.op != "where":
         return None
     c, a, b = node.operands
@@ -108,18 +108,18 @@ def _choice(node: Node, c: Node, a: Node, b: Node) -> Node | None:
 
 
 @rule("double negation", EXACT, "¬¬x = x")
-def double_not(node: Node, sight: Sight) -> Node | None:
+def double_not(node: Node, memo: Memo) -> Node | None:
     inner = node.operands[0] if node.op == "logical_not" else None
     return inner.operands[0] if inner is not None and inner.op == "logical_not" else None
 
 
-@rule("stop_gradient", EXACT, "with all gradients expanded it is the identity")
-def drop_stop_gradient(node: Node, sight: Sight) -> Node | None:
-    return node.operands[0] if node.op == "stop_gradient" else None
+@rule("identity", EXACT, "with all gradients expanded stop_gradient and watched values are what they hold")
+def drop_identity(node: Node, memo: Memo) -> Node | None:
+    return node.operands[0] if node.op in ("stop_gradient", "watched") else None
 
 
 @rule("movement of a movement", EXACT, "two transposes, reshapes or broadcasts in a row are one")
-def compose_movements(node: Node, sight: Sight) -> Node | None:
+def compose_movements(node: Node, memo: Memo) -> Node | None:
     if node.op not in ("transpose", "reshape", "broadcast_to"):
         return None
     (x,) = node.operands
@@ -139,7 +139,7 @@ def _stretches(inner: Node, middle: Node, outer: Node) -> bool:
 
 
 @rule("late broadcast", EXACT, "elementwise operations stretch their operands themselves")
-def late_broadcast(node: Node, sight: Sight) -> Node | None:
+def late_broadcast(node: Node, memo: Memo) -> Node | None:
     if node.op not in ELEMENTWISE:
         return None
     operands = [o.operands[0] if o.op == "broadcast_to" else o for o in node.operands]
@@ -150,7 +150,7 @@ def late_broadcast(node: Node, sight: Sight) -> Node | None:
 
 
 @rule("sum over one", EXACT, "a sum over axes of length 1 is a reshape, over none nothing")
-def sum_over_one(node: Node, sight: Sight) -> Node | None:
+def sum_over_one(node: Node, memo: Memo) -> Node | None:
     if node.op not in ("sum", "max", "min"):
         return None
     (x,) = node.operands
@@ -161,7 +161,7 @@ def sum_over_one(node: Node, sight: Sight) -> Node | None:
 
 
 @rule("sum of a negation", EXACT, "Σ(−x) = −Σx: rounding is symmetric")
-def sum_of_negation(node: Node, sight: Sight) -> Node | None:
+def sum_of_negation(node: Node, memo: Memo) -> Node | None:
     if node.op != "sum" or node.operands[0].op != "neg" or not node.dtype.is_float:
         return None
     return make("neg", build.reduce("sum", node.operands[0].operands[0], node.attr("axes")))
@@ -172,7 +172,7 @@ def sum_of_negation(node: Node, sight: Sight) -> Node | None:
     EXACT,
     "Σ_j (I = j ? v : 0) is v: the other terms are zeros, and I is checked to be in range",
 )
-def sum_of_choice(node: Node, sight: Sight) -> Node | None:
+def sum_of_choice(node: Node, memo: Memo) -> Node | None:
     if node.op != "sum" or node.operands[0].op != "formula" or len(node.attr("axes")) != 1:
         return None
     (x,), (axis,) = node.operands, node.attr("axes")
@@ -197,7 +197,11 @@ def sum_of_choice(node: Node, sight: Sight) -> Node | None:
     if any(isinstance(i, Lookup) for k in used for i in clause.reads[k].map) or value.op == "index":
         return None
     return Node(
-        "formula", x.operands, node.type, shape=node.shape, formula=Formula((_without_axis(clause, axis, value),))
+        "formula",
+        x.operands,
+        node.type,
+        shape=node.shape,
+        formula=Formula((_without_axis(clause, axis, value),), checks=formula.checks),
     )
 
 
@@ -214,7 +218,7 @@ def _without_axis(clause: Clause, axis: int, value: Scalar) -> Clause:
 
 
 @rule("same operands", EXACT, "x ∧ x = x ∨ x = x")
-def idempotent(node: Node, sight: Sight) -> Node | None:
+def idempotent(node: Node, memo: Memo) -> Node | None:
     same = node.op in ("logical_and", "logical_or") and node.operands[0] is node.operands[1]
     return node.operands[0] if same else None
 
@@ -224,7 +228,7 @@ def idempotent(node: Node, sight: Sight) -> Node | None:
     VALUE_CHANGING,
     "Σ over an axis along which x does not vary is x times its length: one rounding instead of many",
 )
-def sum_of_broadcast(node: Node, sight: Sight) -> Node | None:
+def sum_of_broadcast(node: Node, memo: Memo) -> Node | None:
     if node.op != "sum" or node.operands[0].op != "broadcast_to" or not node.dtype.is_float:
         return None
     (x,) = node.operands
@@ -241,7 +245,7 @@ def sum_of_broadcast(node: Node, sight: Sight) -> Node | None:
 
 
 @rule("transposed operand", EXACT, "a contraction reads a transposed operand by renaming its indices")
-def absorb_transpose(node: Node, sight: Sight) -> Node | None:
+def absorb_transpose(node: Node, memo: Memo) -> Node | None:
     if node.op != "einsum" or all(o.op != "transpose" for o in node.operands):
         return None
     inputs, output = split_spec(node.attr("spec"))
@@ -255,14 +259,14 @@ def absorb_transpose(node: Node, sight: Sight) -> Node | None:
 
 
 @rule("common subexpression", EXACT, "a + b and b + a are one; equal nodes are one already")
-def commutative(node: Node, sight: Sight) -> Node | None:
+def commutative(node: Node, memo: Memo) -> Node | None:
     if node.op not in ELEMENTWISE or not ELEMENTWISE[node.op].commutative:
         return None
-    return sight.memo.setdefault((node.op, frozenset(node.operands)), node)
+    return memo.setdefault((node.op, frozenset(node.operands)), node)
 
 
 RULES: tuple[Rule, ...] = (
-    drop_stop_gradient,
+    drop_identity,
     neutral,
     negation,
     divide_by_power_of_two,

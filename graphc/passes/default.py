@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from ..graph.graph import Graph
 from . import algebra, fold
 from . import stabilise as stable
-from .rewrite import Rule, rewrite
+from .rewrite import Firings, Rule, rewrite
 
 # stop_gradient counts until gradients are expanded, so the rule that drops it comes after
 CANONICAL: tuple[Rule, ...] = (*fold.RULES, algebra.compose_movements, algebra.commutative)
@@ -15,17 +13,17 @@ STABILISE: tuple[Rule, ...] = stable.RULES
 OPTIMISE: tuple[Rule, ...] = (*fold.RULES, *algebra.RULES)
 
 
-def canonicalise(graph: Graph, fired: Counter[str] | None = None) -> Graph:
+def canonicalise(graph: Graph, fired: Firings | None = None) -> Graph:
     """Constants folded and movements composed: the form in which the stabilising rules look for patterns."""
     return rewrite(graph, CANONICAL, fired)
 
 
-def stabilise(graph: Graph, fired: Counter[str] | None = None) -> Graph:
+def stabilise(graph: Graph, fired: Firings | None = None) -> Graph:
     """Overflowing formulas in stable form: before gradients are expanded, so that they are stable too."""
     return rewrite(graph, STABILISE, fired)
 
 
-def optimise(graph: Graph, fired: Counter[str] | None = None) -> Graph:
+def optimise(graph: Graph, fired: Firings | None = None) -> Graph:
     """Constants, algebra and common subexpressions: last, since derivatives bring products with 1 and sums of equal terms."""
     return rewrite(graph, OPTIMISE, fired)
 

@@ -6,7 +6,7 @@ from ..graph.node import Constant, Node, TensorType
 from ..graph.size import size
 from ..ops import build
 from ..ops.fold import evaluate
-from .rewrite import EXACT, Rule, Sight, rule
+from .rewrite import EXACT, Memo, Rule, rule
 
 LARGEST = 4096  # elements of a folded array: beyond, the artifact would grow more than the work shrinks
 
@@ -16,8 +16,8 @@ def _array(node: Node) -> Constant | None:
 
 
 @rule("fold", EXACT, "an operation on constants, done by NumPy in the same precision")
-def fold(node: Node, sight: Sight) -> Node | None:
-    if not build.is_elementwise(node) or node.op in ("stop_gradient",) or node in sight.opaque:
+def fold(node: Node, memo: Memo) -> Node | None:
+    if not build.is_elementwise(node) or node.op in ("stop_gradient",):
         return None
     arrays = [_array(o) for o in node.operands]
     if any(a is None for a in arrays):
@@ -30,7 +30,7 @@ def fold(node: Node, sight: Sight) -> Node | None:
 
 
 @rule("constant condition", EXACT, "a choice whose condition is known")
-def choose(node: Node, sight: Sight) -> Node | None:
+def choose(node: Node, memo: Memo) -> Node | None:
     if node.op != "where":
         return None
     condition = build.const_value(_source(node.operands[0]))
@@ -40,7 +40,7 @@ def choose(node: Node, sight: Sight) -> Node | None:
 
 
 @rule("constant size", EXACT, "a size that is a number")
-def constant_size(node: Node, sight: Sight) -> Node | None:
+def constant_size(node: Node, memo: Memo) -> Node | None:
     return (
         build.size_value(node.attr("value"), node.dtype)
         if node.op == "size" and node.attr("value").constant is not None

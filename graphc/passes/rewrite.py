@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ..graph.graph import Graph, with_operands
 from ..graph.node import Node
@@ -12,19 +12,10 @@ from ..graph.node import Node
 EXACT = "exact"
 VALUE_CHANGING = "value-changing"
 LIMIT = 50  # rounds; rules shrink or stabilise a graph, so few are needed
+MOST_INSTANCES = 8  # of each rule that are kept to be proved
 
 
-@dataclass
-class Sight:
-    """What a rule may look through. Nodes that a gradient is taken with respect to are opaque: a rule must not
-    rewrite y so that it no longer depends on the x of ∂y/∂x."""
-
-    opaque: frozenset[Node] = frozenset()
-    memo: dict[object, Node] = field(default_factory=dict)
-
-    def op(self, node: Node, *names: str) -> bool:
-        """Is it one of these operations, and may it be looked through?"""
-        return node.op in names and node not in self.opaque
+Memo = dict[object, Node]  # what a rule remembers in one round over a graph
 
 
 @dataclass(frozen=True)
@@ -35,59 +26,62 @@ class Rule:
     name: str
     kind: str
     reason: str
-    apply: Callable[[Node, Sight], Node | None]
+    apply: Callable[[Node, Memo], Node | None]
 
 
-def rule(name: str, kind: str, reason: str) -> Callable[[Callable[[Node, Sight], Node | None]], Rule]:
+def rule(name: str, kind: str, reason: str) -> Callable[[Callable[[Node, Memo], Node | None]], Rule]:
     """Make a rule of a function that gives the node to put in place, or None."""
     return lambda apply: Rule(name, kind, reason, apply)
 
 
-def rewrite(graph: Graph, rules: Sequence[Rule], fired: Counter[str] | None = None) -> Graph:
-    """Apply rules until none fires; `fired` counts them by name."""
+@dataclass
+class Firings:
+    """Which rules fired: how often, and a few instances of each (the node before, the node after) to be proved."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    instances: dict[str, dict[tuple[Node, Node], None]] = field(default_factory=dict)
+
+    def record(self, rule: Rule, before: Node, after: Node) -> None:
+        self.counts[rule.name] += 1
+        kept = self.instances.setdefault(rule.name, {})
+        if len(kept) < MOST_INSTANCES:
+            kept[before, after] = None
+
+
+def rewrite(graph: Graph, rules: Sequence[Rule], fired: Firings | None = None) -> Graph:
+    """Apply rules until none fires; `fired` records which did."""
     for _ in range(LIMIT):
         before = graph.roots
-        graph = _round(graph, rules, fired if fired is not None else Counter())
+        graph = _round(graph, rules, fired)
         if graph.roots == before:
             break
     return graph
 
 
-def _round(graph: Graph, rules: Sequence[Rule], fired: Counter[str]) -> Graph:
-    sight = Sight()
-    new: dict[Node, Node] = {}
-    existing: set[Node] = set()
-    wrt = {n.operands[1] for n in graph.nodes if n.op == "grad"}
-    for node in graph.nodes:
-        result = with_operands(node, tuple(new[o] for o in node.operands))
+def _round(graph: Graph, rules: Sequence[Rule], fired: Firings | None) -> Graph:
+    memo: Memo = {}
+
+    def change(node: Node, operands: tuple[Node, ...]) -> Node:
+        result = with_operands(node, operands)
         for _ in range(LIMIT):
-            changed = _first(result, rules, sight, fired)
-            if changed is None or changed is result:
+            changed = _first(result, rules, memo, fired)
+            if changed is None:
                 break
             graph.tables.inherit(changed, result)
             result = changed
-        if node in wrt and result in existing:
-            # rewritten into a value that others use too, it would count their uses in ∂y/∂x
-            result = with_operands(node, tuple(new[o] for o in node.operands))
-        new[node] = result
-        existing.add(result)
-        if node in wrt:
-            sight.opaque = sight.opaque | {result}
-        graph.tables.inherit(result, node)
         _inherit_inner(graph, result, node)
-    return replace(
-        graph,
-        outputs={k: new[v] for k, v in graph.outputs.items()},
-        updates={k: new[v] for k, v in graph.updates.items()},
-    )
+        return result
+
+    return graph.rewrite(change)
 
 
-def _first(node: Node, rules: Sequence[Rule], sight: Sight, fired: Counter[str]) -> Node | None:
+def _first(node: Node, rules: Sequence[Rule], memo: Memo, fired: Firings | None) -> Node | None:
     for r in rules:
-        result = r.apply(node, sight)
+        result = r.apply(node, memo)
         if result is not None and result is not node:
             assert result.type == node.type, f"rule {r.name} changed the type of {node!r} to {result.type}"
-            fired[r.name] += 1
+            if fired is not None:
+                fired.record(r, node, result)
             return result
     return None
 

@@ -13,17 +13,17 @@ from ..graph.node import Node
 from ..graph.size import size
 from ..ops import build
 from ..ops.build import make
-from .rewrite import VALUE_CHANGING, Rule, Sight, rule
+from .rewrite import VALUE_CHANGING, Memo, Rule, rule
 
 Movement = Callable[[Node], Node]
 _MOVEMENTS = ("broadcast_to", "reshape", "transpose", "slice", "take", "take_along")
 
 
-def strip(node: Node, sight: Sight) -> tuple[Node, Movement]:
+def strip(node: Node) -> tuple[Node, Movement]:
     """What lies under movements of elements, and how to move something else the same way."""
-    if not sight.op(node, *_MOVEMENTS):
+    if node.op not in _MOVEMENTS:
         return node, lambda n: n
-    base, inner = strip(node.operands[0], sight)
+    base, inner = strip(node.operands[0])
     return base, lambda n: make(node.op, inner(n), *node.operands[1:], **dict(node.attrs))
 
 
@@ -31,39 +31,39 @@ def is_one(node: Node) -> bool:
     return build.const_value(node) == 1
 
 
-def negated(node: Node, sight: Sight) -> Node | None:
+def negated(node: Node) -> Node | None:
     """x where the node is −x, spelt as a negation, a product with −1, or 0 − x."""
-    if sight.op(node, "neg"):
+    if node.op == "neg":
         return node.operands[0]
-    if sight.op(node, "mul"):
+    if node.op == "mul":
         for a, b in (node.operands, node.operands[::-1]):
             if build.const_value(a) == -1 and b.shape == node.shape:
                 return b
-    if sight.op(node, "sub") and build.const_value(node.operands[0]) == 0 and node.operands[1].shape == node.shape:
+    if node.op == "sub" and build.const_value(node.operands[0]) == 0 and node.operands[1].shape == node.shape:
         return node.operands[1]
     return None
 
 
-def one_plus(node: Node, sight: Sight) -> Node | None:
+def one_plus(node: Node) -> Node | None:
     """x where the node is 1 + x."""
-    if sight.op(node, "add"):
+    if node.op == "add":
         for a, b in (node.operands, node.operands[::-1]):
             if is_one(a) and b.shape == node.shape:
                 return b
     return None
 
 
-def sum_of_exp(node: Node, sight: Sight) -> tuple[Node, Node] | None:
+def sum_of_exp(node: Node) -> tuple[Node, Node] | None:
     """(the sum, x) where the node is Σ e^x and x is not yet shifted by its maximum."""
-    if sight.op(node, "sum") and sight.op(node.operands[0], "exp"):
+    if node.op == "sum" and node.operands[0].op == "exp":
         x = node.operands[0].operands[0]
-        if not _is_shifted(x, sight):
+        if not _is_shifted(x):
             return node, x
     return None
 
 
-def _is_shifted(x: Node, sight: Sight) -> bool:
-    return x.op == "sub" and strip(x.operands[1], sight)[0].op == "stop_gradient"
+def _is_shifted(x: Node) -> bool:
+    return x.op == "sub" and strip(x.operands[1])[0].op == "stop_gradient"
 
 
 def maximum_of(x: Node, axes: tuple[int, ...]) -> Node:
@@ -83,13 +83,13 @@ def shifted_sum(total: Node, x: Node) -> tuple[Node, Node, Node]:
 
 
 @rule("softmax", VALUE_CHANGING, "e^x/Σe^x overflows; e^(x-m)/Σe^(x-m), with m the maximum, is the same and does not")
-def softmax(node: Node, sight: Sight) -> Node | None:
+def softmax(node: Node, memo: Memo) -> Node | None:
     if node.op != "div":
         return None
-    above, move_above = strip(node.operands[0], sight)
-    below, move_below = strip(node.operands[1], sight)
-    found = sum_of_exp(below, sight)
-    if found is None or not sight.op(above, "exp"):
+    above, move_above = strip(node.operands[0])
+    below, move_below = strip(node.operands[1])
+    found = sum_of_exp(below)
+    if found is None or above.op != "exp":
         return None
     total, x = found
     m, shifted, new_total = shifted_sum(total, x)
@@ -101,24 +101,24 @@ def softmax(node: Node, sight: Sight) -> Node | None:
 
 
 @rule("quotient", VALUE_CHANGING, "e^x·(1/Σe^x) is e^x/Σe^x, where the softmax can be seen")
-def quotient(node: Node, sight: Sight) -> Node | None:
+def quotient(node: Node, memo: Memo) -> Node | None:
     if node.op != "mul":
         return None
     for a, b in (node.operands, node.operands[::-1]):
-        inverse, move = strip(b, sight)
-        if sight.op(strip(a, sight)[0], "exp") and sight.op(inverse, "div") and is_one(inverse.operands[0]):
+        inverse, move = strip(b)
+        if strip(a)[0].op == "exp" and inverse.op == "div" and is_one(inverse.operands[0]):
             below = inverse.operands[1]
-            if strip(below, sight)[0].op == "sum":
+            if strip(below)[0].op == "sum":
                 return make("div", build.broadcast_to(a, node.shape), move(build.broadcast_to(below, inverse.shape)))
     return None
 
 
 @rule("logsumexp", VALUE_CHANGING, "log Σe^x overflows; m + log Σe^(x-m) is the same and does not")
-def logsumexp(node: Node, sight: Sight) -> Node | None:
+def logsumexp(node: Node, memo: Memo) -> Node | None:
     if node.op != "log":
         return None
-    base, move = strip(node.operands[0], sight)
-    found = sum_of_exp(base, sight)
+    base, move = strip(node.operands[0])
+    found = sum_of_exp(base)
     if found is None:
         return None
     total, x = found
@@ -127,104 +127,104 @@ def logsumexp(node: Node, sight: Sight) -> Node | None:
 
 
 @rule("log of a quotient", VALUE_CHANGING, "log(e^u/d) = u - log d, where e^u/d underflows to 0 and its log is -∞")
-def log_of_softmax(node: Node, sight: Sight) -> Node | None:
+def log_of_softmax(node: Node, memo: Memo) -> Node | None:
     if node.op != "log":
         return None
-    base, move = strip(node.operands[0], sight)
-    if not sight.op(base, "div"):
+    base, move = strip(node.operands[0])
+    if base.op != "div":
         return None
-    above, move_above = strip(base.operands[0], sight)
-    if not sight.op(above, "exp"):
+    above, move_above = strip(base.operands[0])
+    if above.op != "exp":
         return None
     return move(make("sub", move_above(above.operands[0]), make("log", base.operands[1])))
 
 
 @rule("log of an exponential", VALUE_CHANGING, "log e^u = u, where e^u over- or underflows")
-def log_of_exp(node: Node, sight: Sight) -> Node | None:
+def log_of_exp(node: Node, memo: Memo) -> Node | None:
     if node.op != "log":
         return None
-    base, move = strip(node.operands[0], sight)
-    return move(base.operands[0]) if sight.op(base, "exp") else None
+    base, move = strip(node.operands[0])
+    return move(base.operands[0]) if base.op == "exp" else None
 
 
 @rule(
     "shift before the sum", VALUE_CHANGING, "x - (m + l) loses the digits of l where m is large; (x - m) - l keeps them"
 )
-def reassociate(node: Node, sight: Sight) -> Node | None:
+def reassociate(node: Node, memo: Memo) -> Node | None:
     if node.op != "sub":
         return None
-    base, move = strip(node.operands[1], sight)
-    if not sight.op(base, "add"):
+    base, move = strip(node.operands[1])
+    if base.op != "add":
         return None
     m, rest = base.operands
-    if strip(m, sight)[0].op != "stop_gradient" or not sight.op(rest, "log"):
+    if strip(m)[0].op != "stop_gradient" or rest.op != "log":
         return None
     return make("sub", make("sub", node.operands[0], move(m)), move(rest))
 
 
 @rule("sigmoid", VALUE_CHANGING, "1/(1 + e^-x) overflows for x far below 0")
-def sigmoid(node: Node, sight: Sight) -> Node | None:
+def sigmoid(node: Node, memo: Memo) -> Node | None:
     if node.op != "div":
         return None
     above, below = node.operands
-    inner = one_plus(below, sight)
-    if inner is None or not sight.op(inner, "exp"):
+    inner = one_plus(below)
+    if inner is None or inner.op != "exp":
         return None
     x = inner.operands[0]
     if is_one(above):
-        minus = negated(x, sight)
+        minus = negated(x)
         return make("sigmoid", minus) if minus is not None else make("sigmoid", make("neg", x))
     return make("sigmoid", x) if above is inner else None
 
 
 @rule("1 - sigmoid", VALUE_CHANGING, "1 - σ(x) cancels for large x; σ(-x) does not")
-def one_minus_sigmoid(node: Node, sight: Sight) -> Node | None:
+def one_minus_sigmoid(node: Node, memo: Memo) -> Node | None:
     if node.op != "sub" or not is_one(node.operands[0]) or node.operands[1].shape != node.shape:
         return None
-    base, move = strip(node.operands[1], sight)
-    return move(make("sigmoid", make("neg", base.operands[0]))) if sight.op(base, "sigmoid") else None
+    base, move = strip(node.operands[1])
+    return move(make("sigmoid", make("neg", base.operands[0]))) if base.op == "sigmoid" else None
 
 
 @rule("log sigmoid", VALUE_CHANGING, "log σ(x) = -softplus(-x), where σ(x) underflows to 0")
-def log_sigmoid(node: Node, sight: Sight) -> Node | None:
+def log_sigmoid(node: Node, memo: Memo) -> Node | None:
     if node.op != "log":
         return None
-    base, move = strip(node.operands[0], sight)
-    if not sight.op(base, "sigmoid"):
+    base, move = strip(node.operands[0])
+    if base.op != "sigmoid":
         return None
     x = base.operands[0]
-    minus = negated(x, sight)
+    minus = negated(x)
     return move(make("neg", make("softplus", make("neg", x) if minus is None else minus)))
 
 
 @rule("softplus", VALUE_CHANGING, "log(1 + e^x) overflows for large x")
-def softplus(node: Node, sight: Sight) -> Node | None:
-    inner = one_plus(node.operands[0], sight) if node.op == "log" else node.operands[0] if node.op == "log1p" else None
-    return make("softplus", inner.operands[0]) if inner is not None and sight.op(inner, "exp") else None
+def softplus(node: Node, memo: Memo) -> Node | None:
+    inner = one_plus(node.operands[0]) if node.op == "log" else node.operands[0] if node.op == "log1p" else None
+    return make("softplus", inner.operands[0]) if inner is not None and inner.op == "exp" else None
 
 
 @rule("log1p", VALUE_CHANGING, "log(1 + x) loses the digits of a small x")
-def log1p(node: Node, sight: Sight) -> Node | None:
-    inner = one_plus(node.operands[0], sight) if node.op == "log" else None
+def log1p(node: Node, memo: Memo) -> Node | None:
+    inner = one_plus(node.operands[0]) if node.op == "log" else None
     return make("log1p", inner) if inner is not None else None
 
 
 @rule("expm1", VALUE_CHANGING, "e^x - 1 loses the digits of a small x")
-def expm1(node: Node, sight: Sight) -> Node | None:
+def expm1(node: Node, memo: Memo) -> Node | None:
     if node.op != "sub" or not is_one(node.operands[1]):
         return None
-    return make("expm1", node.operands[0].operands[0]) if sight.op(node.operands[0], "exp") else None
+    return make("expm1", node.operands[0].operands[0]) if node.operands[0].op == "exp" else None
 
 
 @rule("tanh", VALUE_CHANGING, "(e^x - e^-x)/(e^x + e^-x) is ∞/∞ for large x")
-def tanh(node: Node, sight: Sight) -> Node | None:
-    if node.op != "div" or not sight.op(node.operands[0], "sub") or not sight.op(node.operands[1], "add"):
+def tanh(node: Node, memo: Memo) -> Node | None:
+    if node.op != "div" or node.operands[0].op != "sub" or node.operands[1].op != "add":
         return None
     a, b = node.operands[0].operands
-    if set(node.operands[1].operands) != {a, b} or not (sight.op(a, "exp") and sight.op(b, "exp")):
+    if set(node.operands[1].operands) != {a, b} or not (a.op == "exp" and b.op == "exp"):
         return None
     x = a.operands[0]
-    return make("tanh", x) if negated(b.operands[0], sight) is x else None
+    return make("tanh", x) if negated(b.operands[0]) is x else None
 
 
 RULES: tuple[Rule, ...] = (

@@ -18,7 +18,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,6 +135,7 @@ def _signature_json(signature: Signature) -> dict[str, Any]:
         "inputs": [declared(d) for d in signature.inputs],
         "outputs": [declared(d) for d in signature.outputs],
         "needs": {n: sorted(inputs) for n, inputs in signature.needs.items()},
+        "update_needs": {n: sorted(inputs) for n, inputs in signature.update_needs.items()},
         "trainable": list(signature.trainable),
     }
 
@@ -236,18 +237,16 @@ class _Stored:
     def __init__(self, entry: str, data: Mapping[str, Any]):
         self.entry, self.data = entry, data
 
-    def __call__(self, kind: str) -> Program:
+    def __call__(self, kind: str, given: Collection[str]) -> Program:
         if kind in self.data:
             return Program.from_json(self.data[kind])
-        if kind.startswith("forward:"):  # a choice of outputs that has no program of its own: one that gives them all
-            wanted = set(kind.removeprefix("forward:").split(","))
-            fitting = [
-                k
-                for k in self.data
-                if k.startswith("forward:") and wanted <= set(k.removeprefix("forward:").split(","))
-            ]
-            if fitting:
-                return Program.from_json(self.data[min(fitting, key=len)])
+        if kind.startswith("forward:"):  # a choice of outputs without a program of its own: one that gives more
+            _, wanted, updates = kind.split(":")
+            fitting = [k for k in self.data if k.startswith("forward:") and k.split(":")[2] == updates]
+            for k in sorted(fitting, key=len):
+                program = Program.from_json(self.data[k])
+                if set(program.inputs) <= set(given) and set(wanted.split(",")) <= set(k.split(":")[1].split(",")):
+                    return program
         raise ArtifactError(
             f"the compiled model {self.entry} has no {kind.split(':')[0]} program",
             how="value_and_grad needs an output named loss, step an optimiser"
@@ -306,6 +305,7 @@ def _signature(data: Mapping[str, Any]) -> Signature:
         tuple(map(declared, data["inputs"])),
         tuple(map(declared, data["outputs"])),
         {n: frozenset(inputs) for n, inputs in data["needs"].items()},
+        {n: frozenset(inputs) for n, inputs in data["update_needs"].items()},
         tuple(data["trainable"]),
     )
 

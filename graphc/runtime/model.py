@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,19 +34,28 @@ class Declared:
 
 @dataclass(frozen=True)
 class Signature:
-    """What an entry takes and gives. `needs` says for each output which inputs it depends on."""
+    """What an entry takes and gives. `needs` says for each output which inputs it depends on, `update_needs` for each
+    variable that a call updates."""
 
     inputs: tuple[Declared, ...]
     outputs: tuple[Declared, ...]
     needs: Mapping[str, frozenset[str]]
+    update_needs: Mapping[str, frozenset[str]]
     trainable: tuple[str, ...]
 
     def __str__(self) -> str:
         return f"({', '.join(map(str, self.inputs))}) -> {', '.join(map(str, self.outputs))}"
 
 
-Programs = Callable[[str], Program]
-"""Gives the program of a kind: "forward:OUTPUT,OUTPUT", "gradient" or "step"."""
+def forward_kind(signature: Signature, outputs: Iterable[str], given: Collection[str]) -> str:
+    """The kind of program that computes some outputs, and every update that the given inputs suffice for."""
+    updates = [str(i) for i, needs in enumerate(signature.update_needs.values()) if needs <= set(given)]
+    return f"forward:{','.join(outputs)}:{','.join(updates)}"
+
+
+Programs = Callable[[str, Collection[str]], Program]
+"""Gives the program of a kind for given inputs: "gradient", "step", or "forward:OUTPUT,…:UPDATE,…", an update by its
+number. It may give a forward program of more outputs that needs no other inputs."""
 
 
 class Entry:
@@ -65,7 +74,7 @@ class Entry:
         self.name, self.signature = name, signature
         self._programs, self._executor, self._constants = programs, executor, constants
         self._params, self._states = params, states
-        self._calls: dict[str, _Call] = {}
+        self._calls: dict[tuple[str, frozenset[str]], _Call] = {}
         self._declared = {d.name: d for d in signature.inputs}
 
     def forward(
@@ -97,7 +106,9 @@ class Entry:
             if not chosen and needs:
                 missing = [i for i in self._declared if i not in given]
                 raise self._missing(missing, list(needs))
-        return self._call(f"forward:{','.join(chosen)}").run(given, out)
+        kind = forward_kind(self.signature, chosen, given)
+        results = self._call(kind, given).run(given, out)
+        return {n: results[n] for n in chosen} if len(results) > len(chosen) else results
 
     def value_and_grad(
         self, *args: Any, out: Mapping[str, Array] | None = None, **inputs: Any
@@ -111,9 +122,11 @@ class Entry:
 
     def cost(self, **sizes: int) -> dict[str, dict[str, int]]:
         """See CompiledModel.cost."""
-        kinds = [f"forward:{','.join(self.signature.needs)}"] + (["gradient"] if "loss" in self.signature.needs else [])
+        inputs = [d.name for d in self.signature.inputs]
+        kinds = [forward_kind(self.signature, self.signature.needs, inputs)]
+        kinds += ["gradient"] if "loss" in self.signature.needs else []
         try:
-            return {kind.split(":")[0]: self._call(kind).program.cost(sizes) for kind in kinds}
+            return {kind.split(":")[0]: self._call(kind, inputs).program.cost(sizes) for kind in kinds}
         except KeyError as error:
             names = sorted({n for d in self.signature.inputs for e in d.shape for n in e.names})
             raise InputError(
@@ -135,10 +148,12 @@ class Entry:
         gradients = {n[5:]: a for n, a in results.items() if n.startswith("grad:")}
         return {n: a for n, a in results.items() if not n.startswith("grad:")}, gradients
 
-    def _call(self, kind: str) -> _Call:
-        if kind not in self._calls:
-            self._calls[kind] = _Call(self, self._programs(kind))
-        return self._calls[kind]
+    def _call(self, kind: str, given: Collection[str] = ()) -> _Call:
+        key = (kind, frozenset(given))
+        call = self._calls.get(key)
+        if call is None:
+            call = self._calls[key] = _Call(self, self._programs(kind, given))
+        return call
 
     def _named(self, args: tuple[Any, ...], inputs: dict[str, Any]) -> dict[str, Any]:
         """Arguments by input name."""
@@ -165,6 +180,7 @@ class Entry:
         )
 
 
+_KINDS = {"b": "b", "i": "iu", "f": "f"}  # NumPy's letters of what a declared kind takes
 MOST_BINDINGS = 32  # distinct shapes of inputs that a program stays bound to: each has an arena
 
 
@@ -225,6 +241,8 @@ class _Call:
             # what the call writes must not be read through an input
             bound.bind(number, array.copy() if binding.overlaps(array) else array)
         results: dict[str, Array] = {}
+        if out is not None:
+            self._check_out(out)
         for name, number, shape, dtype in binding.outputs:
             result = np.empty(shape, dtype) if out is None else self._reused(out, name, shape, dtype, arrays)
             bound.bind(number, result)
@@ -246,7 +264,8 @@ class _Call:
             raise InputError(f"the input {buffer.name!r} is no array: {error}") from error
         own = from_numpy(array.dtype)
         target = buffer.dtype
-        wider = own is not None and own.kind == target.kind and own.itemsize <= target.itemsize
+        # integers and floats widen within their kind: int8 to int32, float32 to float64
+        wider = array.dtype.kind in _KINDS[target.kind] and np.can_cast(array.dtype, dtype, "safe")
         numbers = (
             weak
             and own is not None
@@ -265,6 +284,18 @@ class _Call:
         ):
             raise InputError(f"the input {buffer.name!r} holds a number that {target.name} cannot: {array.max()}")
         return np.ascontiguousarray(array, dtype).reshape(array.shape)
+
+    def _check_out(self, out: Mapping[str, Array]) -> None:
+        """`out` names outputs, or parameters for their gradients, and its arrays lie apart."""
+        known = {b.name.removeprefix("grad:") for _, b in self.outputs}
+        for name in out:
+            if name.removeprefix("grad:") not in known:
+                raise unknown("output", name, sorted(known))
+        arrays = list(out.items())
+        for i, (name, array) in enumerate(arrays):
+            for other, second in arrays[:i]:
+                if np.may_share_memory(array, second):
+                    raise InputError(f"out[{name!r}] and out[{other!r}] share memory", how="pass two arrays")
 
     def _reused(
         self,

@@ -166,13 +166,7 @@ def as_declared(value: Any, declared: Declared, name: str) -> Array:
         )
     with np.errstate(all="ignore"):
         cast = array.astype(target)
-        lost = (
-            np.isinf(cast) & ~np.isinf(array)
-            if array.dtype.kind == "f" and target.kind == "f"
-            else cast.astype(array.dtype) != array
-        )
-        if target.kind in "iu" and array.dtype.kind == "f":  # casting back would round 2⁶³ to itself
-            lost |= ~(np.abs(array) < 2.0 ** (8 * target.itemsize - 1))
+        lost = _lost(array, cast)
     if lost.any():
         at = tuple(map(int, np.argwhere(lost)[0]))
         place = f"{declared.name!r}{list(at) if at else ''}"
@@ -182,3 +176,14 @@ def as_declared(value: Any, declared: Declared, name: str) -> Array:
             how="change the data, or the input's declared type",
         )
     return np.asarray(cast, order="C")
+
+
+def _lost(array: Array, cast: Array) -> Array:
+    """Where a cast array is not the original: for floats only where a finite number became infinite."""
+    if array.dtype.kind == "f" and cast.dtype.kind == "f":
+        return np.isinf(cast) & ~np.isinf(array)
+    lost = cast.astype(array.dtype) != array
+    if cast.dtype.kind == "i":  # cast there and back, 2⁶³ may come out as itself
+        beyond = ~(np.abs(array) < 2.0 ** (8 * cast.dtype.itemsize - 1)) if array.dtype.kind == "f" else (array < 0) != (cast < 0)
+        lost |= beyond
+    return lost

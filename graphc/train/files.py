@@ -39,9 +39,10 @@ def read_arrays(path: str | Path, inputs: Sequence[Declared]) -> dict[str, Array
 
 def _read_npz(file: Path, inputs: Sequence[Declared]) -> dict[str, Array]:
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            if not isinstance(archive, Mapping):
-                raise DataError(f"{file} holds one array without a name", how="write it with np.savez(path, x=…, y=…)")
+        archive = np.load(file, allow_pickle=False)
+        if not isinstance(archive, Mapping):
+            raise DataError(f"{file} holds one array without a name", how="write it with np.savez(path, x=…, y=…)")
+        with archive:
             return {name: archive[name] for name in archive}
     except (ValueError, zipfile.BadZipFile, EOFError) as error:
         raise DataError(

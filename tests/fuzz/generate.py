@@ -21,7 +21,7 @@ from graphc.graph.dtype import f64
 from graphc.graph.graph import Graph
 from graphc.graph.node import Node, TensorType
 from graphc.graph.size import Size, size
-from graphc.pipeline import lower
+from graphc.pipeline import STAGES, lower
 
 from .reference import REFERENCE
 
@@ -567,7 +567,7 @@ class Generator:
 
     def apart(self) -> set[str]:
         """The lines that nothing depends on but the lines that name them, when rules have brought equal expressions together."""
-        graph, _ = lower(Graph("lines", (), {n: self.values[n].tensor.node for n, _ in self.lines}), stop_after="stabilised")
+        graph, _ = lower(Graph("lines", (), {n: self.values[n].tensor.node for n, _ in self.lines}), stop_after=STAGES[2])
         found = set()
         for name, _ in self.lines:
             reached = {name}
