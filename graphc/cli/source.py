@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,23 @@ class Source:
 
     file: ModelFile
     models: list[Model]
-    hyperparameters: dict[str, Any]
-    data_options: dict[str, Any]
+    given: Mapping[str, Any]
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """The values given for the models."""
+        return {n: v for n, v in self.given.items() if any(n in m.hyperparameters for m in self.models)}
+
+    @property
+    def data_options(self) -> dict[str, Any]:
+        """The arguments of `data()`: what it and the model both name, such as a vocabulary's size, is one thing."""
+        values = self.settings
+        return {n: values[n] for n in _options_of_data(self.file)}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that --set could set, by name: the values given, else the defaults."""
+        return {**_defaults(self.file, self.models), **self.given}
 
     def trace(self, options: Options, optimiser: Optimiser | None = None) -> Module:
         """The models' graphs."""
@@ -36,12 +51,13 @@ def read(path: Path, model: str | None = None, settings: Sequence[str] | None = 
     """Execute a model file and choose its models. ModelError says what is wrong with the file or with a setting."""
     file = load_file(path)
     models = choose(file, model)
-    of_models = {k: v for m in models for k, v in m.hyperparameters.items()}
+    return Source(file, models, read_settings(settings, _defaults(file, models)))
+
+
+def _defaults(file: ModelFile, models: Sequence[Model]) -> dict[str, Any]:
+    return {**_options_of_data(file), **{n: v for m in models for n, v in m.hyperparameters.items()}}
+
+
+def _options_of_data(file: ModelFile) -> dict[str, Any]:
     parameters = inspect.signature(file.data).parameters.values() if file.data else ()
-    of_data = {p.name: p.default for p in parameters if p.default is not p.empty}
-    given = read_settings(settings, {**of_data, **of_models})
-    # what the model and its data both name, such as a vocabulary's size, is one thing: data() gets the model's value
-    shared = {**of_models, **given}
-    return Source(
-        file, models, {k: v for k, v in given.items() if k in of_models}, {k: shared[k] for k in of_data if k in shared}
-    )
+    return {p.name: p.default for p in parameters if p.default is not p.empty}

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from types import FrameType
@@ -17,7 +18,6 @@ from ..errors import ArtifactError, DataError, ModelError
 from . import options, screen
 
 if TYPE_CHECKING:
-    from ..frontend.model import Module
     from ..runtime.model import CompiledModel, Declared
     from ..train.dataset import Dataset
     from ..train.loop import Result
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 NAME = "train"
 STOPPED = 130
 """The exit code after Ctrl-C, as shells have it."""
-HYPERPARAMETERS = "hyperparameters"
-"""Where a checkpoint's settings hold the model's."""
+SET = "set"
+"""Where a checkpoint's settings hold those of --set."""
 
 
 class OptimizerName(str, Enum):
@@ -110,7 +110,9 @@ def run(
     """
     from ..pipeline import Options
     from ..runtime.artifact import check_place
+    from ..train.checkpoint import Checkpoint
     from ..train.loop import fit
+    from ..train.settings import of_checkpoint, of_model
     from .source import read
 
     source = read(model_file, model, settings)
@@ -121,20 +123,22 @@ def run(
         )
     check_place(output / source.file.name)
     checkpoint = output / f"{source.file.name}.checkpoint.safetensors"
-    chosen = _settings(
-        source,
-        checkpoint if resume else None,
-        {
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "optimizer": optimizer and optimizer.value,
-            "lr": lr,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "seed": seed,
-            "dtype": dtype and dtype.value,
-        },
-    )
+    options_given = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "optimizer": optimizer and optimizer.value,
+        "lr": lr,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "seed": seed,
+        "dtype": dtype and dtype.value,
+    }
+    given = {n: v for n, v in options_given.items() if v is not None}
+    if resume:
+        stored = Checkpoint.load(checkpoint).settings
+        source, chosen = _resumed(source, stored), of_checkpoint(given, stored)
+    else:
+        chosen = of_model(given, source.file.training, str(source.file.path))
     with (
         screen.KernelProgress() as kernels,
         screen.TrainingProgress(chosen.epochs, quiet=as_json) as bar,
@@ -154,7 +158,7 @@ def run(
             checkpoint=checkpoint,
             resume=resume,
             lr=lr,
-            settings={**chosen.as_dict(), HYPERPARAMETERS: _plain(compilation.module)},
+            settings={**chosen.as_dict(), SET: _plain(source.settings)},
             on_batch=bar.batch,
             on_epoch=bar.epoch,
             stop=lambda: bool(stopped),
@@ -178,34 +182,21 @@ def run(
     )
 
 
-def _settings(source: Source, checkpoint: Path | None, options_given: Mapping[str, Any]) -> Settings:
-    """How to train; of a checkpoint to resume from also the hyperparameters, which are put into `source`."""
-    from ..train.checkpoint import Checkpoint
-    from ..train.settings import of_checkpoint, of_model
-
-    given = {n: v for n, v in options_given.items() if v is not None}
-    if checkpoint is None:
-        return of_model(given, source.file.training, str(source.file.path))
-    stored = Checkpoint.load(checkpoint).settings
-    before = stored.get(HYPERPARAMETERS, {})
-    for name, value in source.hyperparameters.items():
+def _resumed(source: Source, stored: Mapping[str, Any]) -> Source:
+    """The source with the values of --set that a training began with."""
+    before = {n: v for n, v in stored.get(SET, {}).items() if n in source.settings}
+    for name, value in source.given.items():
         if before.get(name) != value:
             raise ArtifactError(
                 f"the checkpoint was trained with --set {name}={before.get(name)}, not {value}",
                 how="leave --set away to go on, or train again without --resume",
             )
-    source.hyperparameters.update(before)
-    return of_checkpoint(given, stored)
+    return replace(source, given=before)
 
 
-def _plain(module: Module) -> dict[str, Any]:
-    """The hyperparameters that JSON can hold as they are."""
-    return {
-        n: v
-        for values in module.hyperparameters.values()
-        for n, v in values.items()
-        if isinstance(v, (bool, int, float, str))
-    }
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that JSON can hold as they are."""
+    return {n: v for n, v in settings.items() if isinstance(v, (bool, int, float, str))}
 
 
 def _dataset(source: Source, path: Path | None, inputs: Sequence[Declared]) -> Dataset:

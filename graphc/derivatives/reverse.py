@@ -7,15 +7,16 @@ from dataclasses import replace
 
 from ..errors import DerivativeError
 from ..graph import scalar as sc
+from ..graph.dtype import i32
 from ..graph.formula import Clause, Read
 from ..graph.graph import Graph, SideTables, with_operands
-from ..graph.node import Node, postorder
+from ..graph.node import Node, TensorType, postorder
 from ..graph.scalar import Scalar
 from ..ops import build
 from ..ops.table import row_of
 from .emit import emit
 from .rule import adjoint, chosen, derivative
-from .support import Support, severity
+from .support import Support, may_be_singular
 
 
 def gradients(y: Node, wrt: Iterable[Node], tables: SideTables | None = None) -> dict[Node, Node]:
@@ -93,14 +94,31 @@ def _adjoint(node: Node, clause: Clause, k: int, reduce: str, cotangent: Node, s
         signed = node.operands[0] if reduce == "max" else build.make("neg", node.operands[0])
         first = read(build.make("argmax", signed, axes=node.attr("axes")))
         seed = chosen(clause, len(clause.box) - node.type.rank, seed, first)
-    product = reduce == "sum" and len(clause.reads) > 1
-    level = 0 if product else severity(partial)  # a contraction meets its factors whole
-    mask = support.of(cotangent, deep=level == 2) if level else None
+    mask: Node | None = None
+    if reduce == "sum" and len(clause.reads) > 1:
+        # a contraction sums over the mask: what its other factors hold where the cotangent does not count is left out
+        _mask_factors(operands, clause, k, support.of(cotangent, chosen=True))
+    elif may_be_singular(partial):
+        mask = support.of(cotangent)
     turned = adjoint(clause, k, seed, partial, None if mask is None else read(mask), tuple(extra))
     operand = node.operands[clause.reads[k].operand]
     if turned.body.dtype is not operand.dtype:
         turned = replace(turned, body=Scalar("cast", (turned.body,), operand.dtype))
     return emit(turned, operands, operand.type, contraction=reduce == "sum")
+
+
+def _mask_factors(operands: list[Node], clause: Clause, k: int, mask: Node | None) -> None:
+    """Put zeros into the factors of a product, but the k-th, where no cell of the output that they reach counts."""
+    if mask is None:
+        return
+    counted = build.cast(mask, i32)
+    for other, read in enumerate(clause.reads):
+        factor = operands[read.operand]
+        if other != k and factor.dtype.is_float:
+            box = replace(clause, reads=(Read(0, clause.write),), body=sc.arg(0, i32), write=read.map)
+            reached = emit(box, [counted], TensorType(i32, factor.shape))
+            active = build.make("greater", reached, build.const(0, i32))
+            operands[read.operand] = build.make("where", active, factor, build.const(0, factor.dtype))
 
 
 def _with_constants(clause: Clause, operands: tuple[Node, ...]) -> Clause:

@@ -20,23 +20,12 @@ from ..ops import build
 from ..ops.build import make
 from ..ops.contract import split_spec
 
-SINGULAR = ("div", "log", "log1p", "pow", "sqrt")
 
-
-def severity(partial: Scalar) -> int:
-    """0: constant in each branch, so finite. 1: finite where its arguments are. 2: may be infinite for finite ones."""
+def may_be_singular(partial: Scalar) -> bool:
+    """May a partial be infinite or NaN? One that is a constant in each branch may not."""
     if partial.op == "where":
-        return max(severity(a) for a in partial.args[1:])
-    if partial.op == "const":
-        return 0
-    found: list[str] = []
-
-    def visit(e: Scalar, _: tuple[None, ...]) -> None:
-        if e.op in SINGULAR and not (e.op == "div" and e.args[1].op in ("const", "size")):
-            found.append(e.op)
-
-    sc.fold(partial, visit)
-    return 2 if found else 1
+        return any(may_be_singular(a) for a in partial.args[1:])
+    return partial.op != "const"
 
 
 class Support:
@@ -45,22 +34,25 @@ class Support:
 
     def __init__(self, conditions: set[Node]):
         self.conditions = conditions
-        self.memo: dict[tuple[Node, bool, bool], Node | None] = {}
+        self.memo: dict[tuple[Node, bool], Node | None] = {}
 
-    def of(self, cotangent: Node, deep: bool) -> Node | None:
-        """The condition outside which a cotangent is zero, or None. deep: follow it through contractions too."""
-        return self._of(cotangent, deep, False)
+    def of(self, cotangent: Node, chosen: bool = False) -> Node | None:
+        """The condition outside which a cotangent is zero, of its own shape, or None.
 
-    def _of(self, node: Node, deep: bool, own: bool) -> Node | None:
-        """own: only conditions of the model's own count from here on."""
-        key = (node, deep, own)
+        chosen: only the model's own conditions count, not those of kinks; so it is from a contraction on.
+        """
+        found = self._of(cotangent, chosen)
+        return None if found is None else build.broadcast_to(found, cotangent.shape)
+
+    def _of(self, node: Node, own: bool) -> Node | None:
+        key = (node, own)
         if key not in self.memo:
-            self.memo[key] = self._derive(node, deep, own)
+            self.memo[key] = self._derive(node, own)
         return self.memo[key]
 
-    def _derive(self, node: Node, deep: bool, own: bool) -> Node | None:
+    def _derive(self, node: Node, own: bool) -> Node | None:
         def inner(n: Node) -> Node | None:
-            return self._of(n, deep, own)
+            return self._of(n, own)
 
         if _is_zero(node):
             return build.const(False, bool_)
@@ -80,7 +72,7 @@ class Support:
         if node.op == "sum":
             found = inner(node.operands[0])
             return None if found is None else _any(build.broadcast_to(found, node.operands[0].shape), node.attr("axes"))
-        if node.op == "einsum" and deep:
+        if node.op == "einsum":
             return self._contraction(node)
         return self._formula(node, inner) if node.op == "formula" else None
 
@@ -113,7 +105,7 @@ class Support:
         """A sum of products is zero by choice where one factor is, at every point of the sum."""
         inputs, output = split_spec(node.attr("spec"))
         for letters, operand in zip(inputs, node.operands, strict=True):
-            found = self._of(operand, True, True)
+            found = self._of(operand, True)
             if found is None:
                 continue
             found = build.broadcast_to(found, operand.shape)

@@ -73,7 +73,8 @@ class Node:
 
     def __new__(cls, op: str, operands: tuple[Node, ...], type: TensorType, **attrs: Any) -> Node:
         sorted_attrs = tuple(sorted(attrs.items()))
-        key = (op, operands, sorted_attrs, type)
+        # 1, 1.0 and True are equal as keys, but not as attributes
+        key = (op, operands, sorted_attrs, tuple(v.__class__ for _, v in sorted_attrs), type)
         node = _INTERNED.get(key)
         if node is None:
             node = object.__new__(cls)

@@ -263,8 +263,8 @@ def _print(s: Size) -> str:
         factors = [str(atom) for atom, power in monomial for _ in range(power)]
         if abs(coefficient) != 1 or not factors:
             factors.insert(0, str(abs(coefficient)))
-        # a quotient prints with its own brackets only as a factor: `2*((T - 1)//2)`
-        factors = [f"({f})" if "//" in f and len(factors) > 1 else f for f in factors]
+        # a quotient stands in brackets beside a factor or a minus: `2*((T - 1)//2)`
+        factors = [f"({f})" if "//" in f and (len(factors) > 1 or coefficient < 0) else f for f in factors]
         sign = "-" if coefficient < 0 else "+"
         parts.append(("-" if sign == "-" else "") + "*".join(factors) if not parts else f"{sign} " + "*".join(factors))
     return " ".join(parts)

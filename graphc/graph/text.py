@@ -41,7 +41,7 @@ def print_graph(graph: Graph) -> str:
         name = f" = {_quote(graph.tables.names[node])}" if node in graph.tables.names else ""
         lines.append(f"{number[node]} = {print_node(node, number)}{origins}{name and ' as' + name}")
     lines += [f"input {number[n]}" for n in graph.inputs]
-    lines += [f"output {name} = {number[node]}" for name, node in graph.outputs.items()]
+    lines += [f"output {_name(name)} = {number[node]}" for name, node in graph.outputs.items()]
     lines += [f"update {number[target]} = {number[node]}" for target, node in graph.updates.items()]
     lines += [
         f"guard {g.left} {g.relation} {g.right} because {_quote(g.message)}"
@@ -56,6 +56,10 @@ def print_node(node: Node, number: dict[Node, str]) -> str:
     operands = f"({', '.join(number[o] for o in node.operands)})" if node.operands else ""
     attrs = ", ".join(f"{k}={_value(v)}" for k, v in node.attrs)
     return f"{node.op}{operands}{f' {{{attrs}}}' if attrs else ''} : {node.type}"
+
+
+def _name(text: str) -> str:
+    return text if text.isidentifier() else _quote(text)
 
 
 def _quote(text: str) -> str:
@@ -190,7 +194,7 @@ def parse_graph(text: str) -> Graph:
             elif head == "input":
                 inputs.append(nodes[reader.next()])
             elif head == "output":
-                key = reader.next()
+                key = reader.string() if reader.peek().startswith('"') else reader.next()
                 reader.next("=")
                 outputs[key] = nodes[reader.next()]
             elif head == "update":
@@ -215,6 +219,8 @@ def parse_graph(text: str) -> Graph:
                     tables.names[node] = reader.string()
             else:
                 raise GraphError(f"line {number} of the graph text begins with {head!r}")
+            if reader.peek():
+                raise GraphError(f"line {number} of the graph text goes on with {reader.peek()!r} after its end")
         except (KeyError, ValueError, IndexError) as error:
             raise GraphError(f"line {number} of the graph text cannot be read: {error}") from error
     if not name or not (outputs or updates):

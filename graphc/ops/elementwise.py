@@ -19,7 +19,7 @@ import sympy as sp
 
 from ..errors import TraceError
 from ..graph import scalar as sc
-from ..graph.dtype import DType, bool_
+from ..graph.dtype import DType, bool_, i64
 from ..graph.formula import Clause, Formula, gather, identity
 from ..graph.node import Node, TensorType
 from ..graph.scalar import Scalar
@@ -251,6 +251,7 @@ _TABLE: tuple[Elementwise, ...] = (
         name="logical_and",
         math=lambda a, b: sp.And(a, b),
         oracle=np.logical_and,
+        samples=(_s((3, 4), (4,)),),
         latex="{0} \\wedge {1}",
         result="bool",
         bools=True,
@@ -262,6 +263,7 @@ _TABLE: tuple[Elementwise, ...] = (
         name="logical_or",
         math=lambda a, b: sp.Or(a, b),
         oracle=np.logical_or,
+        samples=(_s((3, 4), (4,)),),
         latex="{0} \\vee {1}",
         result="bool",
         bools=True,
@@ -273,18 +275,27 @@ _TABLE: tuple[Elementwise, ...] = (
         name="logical_not",
         math=lambda x: sp.Not(x),
         oracle=np.logical_not,
+        samples=(_s((3, 4)),),
         latex="\\neg {0}",
         result="bool",
         bools=True,
         differentiable=False,
         primitive=True,
     ),
-    Cast(name="cast", math=lambda x: x, oracle=lambda x: x, latex="{0}", primitive=True),
+    Cast(
+        name="cast",
+        math=lambda x: x,
+        oracle=lambda x, dtype=None: x if dtype is None else x.astype(dtype.numpy),
+        samples=(Sample(((3, 4),), ((-2.0, 2.0),), {"dtype": i64}),),
+        latex="{0}",
+        primitive=True,
+    ),
     # selection
     Elementwise(
         name="where",
         math=lambda c, a, b: piecewise((a, c), (b, True)),
         oracle=np.where,
+        samples=(_s((3, 4), (3, 4), (4,)), _s((3, 1), (4,), ())),
         latex="{0} \\,?\\, {1} : {2}",
         condition=True,
         primitive=True,

@@ -14,6 +14,7 @@ from ..graph.dtype import bool_, i64
 from ..graph.formula import Clause, Formula, Read, identity, var
 from ..graph.node import Node, TensorType
 from ..graph.scalar import Scalar
+from ..graph.size import size
 from .row import Fit, Row, Sample, check_axis, check_count
 
 
@@ -30,10 +31,8 @@ class Reduction(Row):
             raise TraceError(f"{self.name} takes numbers, not bool", how="convert it with gc.cast")
         for axis in attrs["axes"]:
             check_axis(self.name, axis, x.rank)
-            if self.reduce != "sum" and x.shape[axis] == 0:
-                raise TraceError(
-                    f"{self.name} over axis {axis} of the shape {x}: it is empty, and {self.name} of nothing has no value"
-                )
+            if self.reduce != "sum":
+                fit.at_least(x.shape[axis], size(1), f"{self.name} over axis {axis} of {x}: of nothing it has no value")
         shape = tuple(e for d, e in enumerate(x.shape) if d not in attrs["axes"])
         return TensorType(i64 if self.reduce == "argmax" else x.dtype, shape)
 

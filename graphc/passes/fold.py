@@ -17,7 +17,7 @@ def _array(node: Node) -> Constant | None:
 
 @rule("fold", EXACT, "an operation on constants, done by NumPy in the same precision")
 def fold(node: Node, memo: Memo) -> Node | None:
-    if not build.is_elementwise(node) or node.op in ("stop_gradient",):
+    if not build.is_elementwise(node) or node.op in ("stop_gradient", "watched"):
         return None
     arrays = [_array(o) for o in node.operands]
     if any(a is None for a in arrays):

@@ -100,6 +100,13 @@ def softmax(node: Node, memo: Memo) -> Node | None:
     return make("exp", make("sub", move_above(above.operands[0]), move_below(log_total)))
 
 
+@rule("reciprocal", VALUE_CHANGING, "x⁻¹ is 1/x, where a quotient can be seen")
+def reciprocal(node: Node, memo: Memo) -> Node | None:
+    if node.op != "pow" or build.const_value(node.operands[1]) != -1:
+        return None
+    return make("div", build.const(1, node.dtype), build.broadcast_to(node.operands[0], node.shape))
+
+
 @rule("quotient", VALUE_CHANGING, "e^x·(1/Σe^x) is e^x/Σe^x, where the softmax can be seen")
 def quotient(node: Node, memo: Memo) -> Node | None:
     if node.op != "mul":
@@ -137,6 +144,26 @@ def log_of_softmax(node: Node, memo: Memo) -> Node | None:
     if above.op != "exp":
         return None
     return move(make("sub", move_above(above.operands[0]), make("log", base.operands[1])))
+
+
+@rule("log of a mean", VALUE_CHANGING, "log(Σe^x/n) = log Σe^x - log n, where the sum overflows")
+def log_of_mean(node: Node, memo: Memo) -> Node | None:
+    if node.op != "log":
+        return None
+    base, move = strip(node.operands[0])
+    if base.op != "div":
+        return None
+    total, count = base.operands
+    number = const_or_size(count)
+    if sum_of_exp(strip(total)[0]) is None or not number:
+        return None
+    return move(make("sub", make("log", build.broadcast_to(total, base.shape)), make("log", count)))
+
+
+def const_or_size(node: Node) -> bool:
+    """Is it a positive number: a constant, or a size?"""
+    value = build.const_value(node)
+    return node.op == "size" or (value is not None and value > 0)
 
 
 @rule("log of an exponential", VALUE_CHANGING, "log e^u = u, where e^u over- or underflows")
@@ -228,10 +255,12 @@ def tanh(node: Node, memo: Memo) -> Node | None:
 
 
 RULES: tuple[Rule, ...] = (
+    reciprocal,
     quotient,
     softmax,
     logsumexp,
     log_of_softmax,
+    log_of_mean,
     log_of_exp,
     reassociate,
     sigmoid,

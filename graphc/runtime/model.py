@@ -208,6 +208,7 @@ class _Call:
     def __init__(self, entry: Entry, program: Program):
         self.entry, self.program = entry, program
         self.inputs = [(n, b) for n, b in enumerate(program.buffers) if b.kind == "input"]
+        self.read = frozenset(program.inputs)
         self.outputs = [(n, b) for n, b in enumerate(program.buffers) if b.kind == "output"]
         self.sized_states = [
             (n, b.name)
@@ -221,7 +222,8 @@ class _Call:
 
     def run(self, given: Mapping[str, Any], out: Mapping[str, Array] | None) -> dict[str, Array]:
         arrays = [(n, self._array(b, given[b.name])) for n, b in self.inputs]
-        key = tuple(a.shape for _, a in arrays)
+        # inputs that the program does not read may fix sizes too
+        key = tuple(a.shape for _, a in arrays) + tuple(np.shape(given[n]) for n in given if n not in self.read)
         binding = self.bindings.get(key)
         if binding is None:
             if len(self.bindings) >= MOST_BINDINGS:

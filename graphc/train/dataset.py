@@ -184,6 +184,10 @@ def _lost(array: Array, cast: Array) -> Array:
         return np.isinf(cast) & ~np.isinf(array)
     lost = cast.astype(array.dtype) != array
     if cast.dtype.kind == "i":  # cast there and back, 2⁶³ may come out as itself
-        beyond = ~(np.abs(array) < 2.0 ** (8 * cast.dtype.itemsize - 1)) if array.dtype.kind == "f" else (array < 0) != (cast < 0)
+        beyond = (
+            ~(np.abs(array) < 2.0 ** (8 * cast.dtype.itemsize - 1))
+            if array.dtype.kind == "f"
+            else (array < 0) != (cast < 0)
+        )
         lost |= beyond
     return lost

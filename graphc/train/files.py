@@ -40,7 +40,7 @@ def read_arrays(path: str | Path, inputs: Sequence[Declared]) -> dict[str, Array
 def _read_npz(file: Path, inputs: Sequence[Declared]) -> dict[str, Array]:
     try:
         archive = np.load(file, allow_pickle=False)
-        if not isinstance(archive, Mapping):
+        if isinstance(archive, np.ndarray):
             raise DataError(f"{file} holds one array without a name", how="write it with np.savez(path, x=…, y=…)")
         with archive:
             return {name: archive[name] for name in archive}

@@ -15,6 +15,7 @@ import pytest
 import graphc as gc
 from graphc.cli import main, screen
 from graphc.cli.options import read_settings
+from graphc.cli.source import read
 from graphc.pipeline import STAGES
 
 COMMANDS = ("compile", "train", "predict", "info", "new")
@@ -122,7 +123,7 @@ def test_settings_are_read_by_the_type_of_their_default():
     given = ["n=3", "rate=2", "bias=no", "name=3", "sizes=(4, 5)", "none=x=y"]
     assert read_settings(given, defaults) == dict(n=3, rate=2.0, bias=False, name="3", sizes=(4, 5), none="x=y")
     assert type(read_settings(["rate=2"], defaults)["rate"]) is float and read_settings(None, defaults) == {}
-    for wrong, fact in {"n=1.5": "int", "bias=maybe": "bool", "nn=1": "'n'", "n": "n=VALUE", "=3": "NAME=VALUE"}.items():
+    for wrong, fact in {"n=1.5": "int", "bias=maybe": "bool", "rat=1": "'rate'", "n": "n=VALUE", "=3": "NAME=VALUE"}.items():
         with pytest.raises(gc.GraphcError) as error:
             read_settings([wrong], defaults)
         assert fact in str(error.value)
@@ -185,14 +186,14 @@ def test_train_draws_the_curve_or_says_what_is_missing(line, run, monkeypatch):
     assert code == 0 and "pip install graphc[plot]" in err
 
 
-def test_what_model_and_data_both_name_is_one_setting(line, run):
-    facts = json.loads(ok(run("train", "line.py", "--json", "--set", "power=2", "--set", "rows=9", "--epochs", 60, "--no-plot")))
-    m = gc.load(facts["folder"])
-    assert m.params["w"][0] == pytest.approx(1, abs=0.7)             # learnt from the square of what it is the square of
+def test_what_model_and_data_both_name_is_one_setting(line):
+    source = read(Path("line.py"), None, ["power=2", "rows=9"])
+    assert source.hyperparameters == {"power": 2} and source.data_options == {"power": 2, "rows": 9}
+    assert read(Path("line.py")).data_options == {"power": 1, "rows": 40}       # the model's default, not that of data()
 
 
 def test_resuming_goes_on_with_the_settings_of_the_checkpoint(line, run):
-    arguments = ["train", "line.py", "--no-plot", "--seed", 3, "--batch-size", 7, "--set", "power=3", "--optimizer", "adam", "--lr", "0.01"]
+    arguments = ["train", "line.py", "--no-plot", "--seed", 3, "--batch-size", 7, "--set", "power=3", "--set", "rows=30", "--optimizer", "adam", "--lr", "0.01"]
     ok(run(*arguments, "--epochs", 5, "-o", "whole"))
     ok(run(*arguments, "--epochs", 2))
     ok(run("train", "line.py", "--no-plot", "--epochs", 5, "--resume"))
@@ -233,7 +234,7 @@ def test_what_cannot_be_trained(line, run):
     of(LINE.replace("epochs=3", "epoch=3"), "'epoch'", "epochs")
     of(LINE.replace('"sgd"', '"sdg"'), "sdg")
     of(LINE.replace("return gc.Dataset", "return dict"), "data()", "gc.Dataset")
-    of(LINE.replace("    part =", "    1 / 0\n    part ="), "bad.py:19", "ZeroDivisionError")
+    of(LINE.replace("    part =", "    1 / 0\n    part ="), "bad.py:17", "ZeroDivisionError")
     of(LINE.partition("def data")[0], "no data()", "--data")
     of(LINE + LINE.partition("\n\n\n")[2].replace("def line", "def other"), "line, other", "--model")
     of(LINE.replace("loss=", "cost="), "loss")

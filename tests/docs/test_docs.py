@@ -38,6 +38,37 @@ def test_what_a_page_shows_is_what_happens(page):
     assert not problems, "\n".join(map(str, problems)) + "\nrun tools/update_docs and read what has changed"
 
 
+def written(folder, text):
+    page = folder / "page.md"
+    page.write_text(text)
+    return page
+
+
+def test_a_stale_block_is_named_and_then_replaced(tmp_path, capsys):
+    page = written(tmp_path, "# Page\n\n```python\nprint(1 + 1)\n```\n\n<!-- output: python -->\n```text\n3\n```\n\nEnd.\n")
+    before = page.read_text()
+    assert update_docs.main(["--check", str(page)]) == 1
+    assert "page.md:8: the output of `python` is no longer this" in capsys.readouterr().out
+    assert page.read_text() == before
+    assert update_docs.main([str(page)]) == 0
+    assert page.read_text() == before.replace("```text\n3", "```text\n2")
+    assert update_docs.main(["--check", str(page)]) == 0
+
+
+def test_a_block_that_fails_is_named_and_what_it_printed_is_kept(tmp_path, capsys):
+    page = written(tmp_path, "```python\nx = 1\nprint(x / 0)\n```\n\n<!-- output: python -->\n```text\nkept\n```\n")
+    before = page.read_text()
+    assert update_docs.main([str(page)]) == 1
+    assert "page.md:2: the block fails at line 3: ZeroDivisionError" in capsys.readouterr().out
+    assert page.read_text() == before
+
+
+def test_a_command_must_do_as_the_page_says(tmp_path):
+    page = written(tmp_path, "<!-- output: graphc info nowhere -->\n```text\n```\n\n<!-- output: ! graphc --help -->\n```text\n```\n")
+    _, problems = update_docs.run(page)
+    assert ["exits with 2" in problems[0].what, "exits with 0" in problems[1].what] == [True, True]
+
+
 # -- links and paths ---------------------------------------------------------------------------------------------------
 def without_blocks(text):
     return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)

@@ -43,7 +43,7 @@ class Given:
 
     @property
     def annotation(self) -> str:
-        dtype = {"float64": "f64", "int64": "i64", "int32": "i32", "bool": "bool_"}[self.array.dtype.name]
+        dtype = {"float64": "f32", "int64": "i64", "int32": "i32", "bool": "bool_"}[self.array.dtype.name]
         items = ", ".join(e if e.isdigit() else f'"{e}"' for e in self.shape)
         return f"gc.{dtype}[{items or '()'}]"
 
@@ -473,7 +473,7 @@ class Generator:
         if r < 0.3:
             return f"gc.where({v} > 0.2, gc.sqrt({v}), 0.1 / ({v} - 3))", f"{v} - 0.2"
         if r < 0.4:
-            return f"gc.cast({c}, gc.f64) * {v}", kink
+            return f"gc.cast({c}, gc.f32) * {v}", kink
         return f"gc.where({c}, {v}, {self.partner(v)})", kink
 
     def gather(self, v: str) -> Step | None:
@@ -532,8 +532,8 @@ class Generator:
     def made(self, v: str) -> Step | None:
         e = self.text(self.extent_known())
         return self.rng.choice([
-            f"gc.cast(gc.arange({e}), gc.f64) * 0.5", f"gc.ones(({e}, 2))", "gc.const(np.array([[0.5, -1.0, 2.0], [0.25, 3.0, -0.5]]))", f"gc.full(({e},), 0.7)",
-            f"gc.zeros(({e},))", f"gc.cast(gc.arange(2, {e} + 5, 3), gc.f64) - 1", "gc.const(np.float64(1.5))"]), ""
+            f"gc.cast(gc.arange({e}), gc.f32) * 0.5", f"gc.ones(({e}, 2))", "gc.const(np.array([[0.5, -1.0, 2.0], [0.25, 3.0, -0.5]], np.float32))", f"gc.full(({e},), 0.7)",
+            f"gc.zeros(({e},))", f"gc.cast(gc.arange(2, {e} + 5, 3), gc.f32) - 1", "gc.const(np.float32(1.5))"]), ""
 
     # -- the whole ----------------------------------------------------------------------------------------------
     def program(self) -> Program:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from .check import check_compiled, check_graphs
-from .generate import Given, Mismatch, Program, generate
-from .shrink import kind_of, shrink
+from tests.fuzz.check import check_compiled, check_graphs
+from tests.fuzz.generate import Given, Mismatch, Program, generate
+from tests.fuzz.shrink import kind_of, shrink
 
 FIXED = dict(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 

@@ -1,0 +1,186 @@
+"""A picture as DOT, the text that Graphviz reads. Equal pictures give equal bytes."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Sequence
+from textwrap import wrap
+
+from .picture import Box, Cluster, Edge, Line, Picture
+from .style import BOX, CLUSTER, EDGE, FONT, GREY, INK, TEXT, VERMILLION
+
+WIDEST = {"code": 78, "title": 40, "head": 60}
+"""Characters of a line, by its style, before it is wrapped."""
+NARROW = 34
+HEADING = 96
+WIRE = "wire"
+
+
+def to_dot(picture: Picture, dpi: int | None = None) -> str:
+    """The picture as DOT. dpi: dots per inch, for pixel formats."""
+    across = picture.direction == "LR"
+    lines = [
+        f"digraph {_quote(picture.title)} {{",
+        f"  graph [rankdir={picture.direction}, bgcolor=white, pad=0.25, nodesep={0.3 if across else 0.35}, "
+        f'ranksep={0.35 if across else 0.4}, labelloc=t, fontname="{FONT}", fontcolor="{INK}", '
+        f"label={_heading(picture)}{f', dpi={dpi}' if dpi else ''}];",
+        f'  node [fontname="{FONT}", fontsize=11, fontcolor="{INK}", margin="0.14,0.08", height=0.3, width=0.3];',
+        f'  edge [fontname="{FONT}", fontsize=10, fontcolor="{GREY}", arrowsize=0.7];',
+    ]
+    lines += _cluster_lines(picture, "", "  ")
+    lines += [_edge(e, picture) for e in picture.edges]
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+# -- text ------------------------------------------------------------------------------------------------------------
+def _quote(text: str) -> str:
+    return '"' + _clean(text).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _clean(text: str) -> str:
+    """Without control characters, which neither DOT nor SVG can hold."""
+    return "".join(c if c.isprintable() else "�" for c in text.replace("\n", " ").replace("\t", " "))
+
+
+def _escape(text: str) -> str:
+    return html.escape(_clean(text), quote=False) or " "
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Lines no longer than `width`: broken at spaces, behind a slash or an underscore, or where nothing else helps."""
+    if len(text) <= width:
+        return [text]
+    # a soft break behind the characters at which a long name may be broken
+    pieces = wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    return [part for piece in pieces for part in (_broken(piece, width) if len(piece) > width else [piece])] or [""]
+
+
+def _broken(word: str, width: int) -> Iterator[str]:
+    while len(word) > width:
+        at = max(word.rfind(c, width // 3, width) for c in "/_.,")
+        at = at + 1 if at > 0 else width
+        yield word[:at]
+        word = word[at:]
+    if word:
+        yield word
+
+
+def _styled(line: Line) -> str:
+    """A line as HTML-like text, wrapped, with its breaks."""
+    style = TEXT[line.style]
+    parts = wrapped(line.text, WIDEST.get(line.style, NARROW))
+    end = '<BR ALIGN="LEFT"/>' if style.left else "<BR/>"
+    indented = [part if i == 0 or not style.left else f"    {part}" for i, part in enumerate(parts)]
+    text = end.join(f"<B>{_escape(p)}</B>" if style.bold else _escape(p) for p in indented)
+    return f'<FONT POINT-SIZE="{style.points}" COLOR="{style.colour}">{text}{end if style.left else ""}</FONT>'
+
+
+def _lines(lines: Sequence[Line]) -> str:
+    result = ""
+    for i, line in enumerate(lines):
+        before = i > 0 and not TEXT[lines[i - 1].style].left
+        result += ("<BR/>" if before else "") + _styled(line)
+    return result
+
+
+# -- the parts -------------------------------------------------------------------------------------------------------
+def _heading(picture: Picture) -> str:
+    """Title, signature, and the legend as a row of samples."""
+    rows = [f'<TR><TD><FONT POINT-SIZE="16"><B>{_escape(picture.title)}</B></FONT></TD></TR>']
+    if picture.subtitle:
+        text = "<BR/>".join(map(_escape, wrapped(picture.subtitle, HEADING)))
+        rows.append(f'<TR><TD><FONT POINT-SIZE="11" COLOR="{GREY}">{text}</FONT></TD></TR>')
+    if picture.legend:
+        cells = "".join(f"<TD>{_sample(kind, text)}</TD>" for kind, text in picture.legend)
+        rows.append(f'<TR><TD><TABLE BORDER="0" CELLSPACING="6" CELLPADDING="0"><TR>{cells}</TR></TABLE></TD></TR>')
+    rows.append('<TR><TD HEIGHT="8"></TD></TR>')
+    return f'<<TABLE BORDER="0" CELLSPACING="2" CELLPADDING="1">{"".join(rows)}</TABLE>>'
+
+
+def _sample(kind: str, text: str) -> str:
+    """An entry of the legend."""
+    if kind in TEXT and kind not in BOX:
+        style = TEXT[kind]
+        return f'<FONT POINT-SIZE="10" COLOR="{style.colour}">{_escape(text)}</FONT>'
+    box = BOX[kind]
+    inner = f'<TR><TD><FONT POINT-SIZE="10">{_escape(text)}</FONT></TD></TR>'
+    shape = ' STYLE="ROUNDED"' if box.shape != "box" or "rounded" in box.style else ""
+    if "dashed" in box.style:
+        shape = ' STYLE="DASHED"'
+    table = (
+        f'<TABLE BORDER="{2 if box.width >= 1.5 else 1}" CELLBORDER="0" CELLSPACING="0" CELLPADDING="3" '
+        f'COLOR="{box.border}" BGCOLOR="{box.fill}"{shape}>{inner}</TABLE>'
+    )
+    if box.borders == 1:
+        return table
+    return (
+        f'<TABLE BORDER="1" CELLBORDER="0" CELLSPACING="0" CELLPADDING="2" COLOR="{box.border}" STYLE="ROUNDED">'
+        f"<TR><TD>{table}</TD></TR></TABLE>"
+    )
+
+
+def _cluster_lines(picture: Picture, parent: str, indent: str) -> Iterator[str]:
+    for box in picture.boxes:
+        if box.cluster == parent:
+            yield indent + _box(box, picture.direction)
+    for cluster in picture.clusters:
+        if cluster.parent == parent:
+            yield from _cluster(cluster, picture, indent)
+
+
+def _cluster(cluster: Cluster, picture: Picture, indent: str) -> Iterator[str]:
+    fill, border = CLUSTER[cluster.kind]
+    title = '<BR ALIGN="LEFT"/>'.join(map(_escape, wrapped(cluster.title, 60)))
+    yield f"{indent}subgraph {_quote('cluster_' + cluster.id)} {{"
+    yield (
+        f'{indent}  graph [label=<<FONT POINT-SIZE="11" COLOR="{GREY}"><B>{title}</B></FONT>>, labeljust=l, labelloc=t, '
+        f'style="rounded,filled", color="{border}", fillcolor="{fill}", margin=12];'
+    )
+    yield from _cluster_lines(picture, cluster.id, indent + "  ")
+    yield indent + "}"
+
+
+def _box(box: Box, direction: str) -> str:
+    tooltip = _quote(box.tooltip or box.id)
+    if box.kind == WIRE:
+        return f"{_quote(box.id)} [shape=plain, margin=0, label=<{_wire(box, direction)}>, tooltip={tooltip}];"
+    style = BOX[box.kind]
+    return (
+        f'{_quote(box.id)} [shape={style.shape}, style="{style.style}", fillcolor="{style.fill}", '
+        f'color="{style.border}", penwidth={style.width}, peripheries={style.borders}, label=<{_lines(box.lines)}>, '
+        f"tooltip={tooltip}];"
+    )
+
+
+def _wire(box: Box, direction: str) -> str:
+    """What lies on an edge: the value on one side of the line, the gradient on the other, the line drawn on between."""
+    above = [line for line in box.lines if line.style == "value"]
+    below = [line for line in box.lines if line.style != "value"]
+    colours = [TEXT["value"].colour] + ([VERMILLION] if below else [])
+    if direction == "LR":
+        bars = "".join(f'<TR><TD HEIGHT="1" FIXEDSIZE="FALSE" BGCOLOR="{c}"></TD></TR>' for c in colours)
+        bar = f'<TR><TD PORT="line" CELLPADDING="0"><TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0">{bars}</TABLE></TD></TR>'
+        rows = [f"<TR><TD>{_lines(above)}</TD></TR>", bar, f"<TR><TD>{_lines(below) if below else ' '}</TD></TR>"]
+        body = "".join(rows)
+    else:
+        bars = "".join(f'<TD WIDTH="1" BGCOLOR="{c}"></TD>' for c in colours)
+        bar = f'<TD PORT="line" CELLPADDING="0"><TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0"><TR>{bars}</TR></TABLE></TD>'
+        body = f"<TR><TD>{_lines(above)}</TD>{bar}<TD>{_lines(below) if below else ' '}</TD></TR>"
+    return f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="3">{body}</TABLE>'
+
+
+def _edge(edge: Edge, picture: Picture) -> str:
+    style = EDGE[edge.kind]
+    arrow = {(True, False): "forward", (False, True): "back", (True, True): "both", (False, False): "none"}
+    attributes = [
+        f'color="{":".join(style.colours)}"',
+        f"dir={arrow[style.forward, style.back]}",
+        f"style={style.style}",
+    ]
+    if edge.lines:
+        attributes.append(f"label=<{_lines(edge.lines)}>")
+    wires = picture.wires()
+    inwards, outwards = ("w", "e") if picture.direction == "LR" else ("n", "s")
+    tail = _quote(edge.tail) + (f":line:{outwards}" if edge.tail in wires else "")
+    head = _quote(edge.head) + (f":line:{inwards}" if edge.head in wires else "")
+    return f"  {tail} -> {head} [{', '.join(attributes)}];"

@@ -1,0 +1,88 @@
+"""How things look: a palette that colour-blind people can tell apart (Okabe and Ito's), dark text, and for every kind of
+box a border of its own beside the colour, so that a picture survives a grey printer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FONT = "Helvetica,Arial,sans-serif"
+INK = "#1A1A1A"
+GREY = "#595959"
+BLUE, SKY, GREEN, ORANGE = "#0072B2", "#56B4E9", "#009E73", "#E69F00"
+VERMILLION, PURPLE = "#C04F00", "#CC79A7"  # the vermillion a little darker than the palette's, to be read as text
+
+
+@dataclass(frozen=True)
+class BoxStyle:
+    """A kind of box: Graphviz's shape and style, its colours and the number of its borders."""
+
+    fill: str
+    border: str
+    shape: str = "box"
+    style: str = "rounded,filled"
+    borders: int = 1
+    width: float = 1.2
+
+
+@dataclass(frozen=True)
+class TextStyle:
+    """A way of writing: colour, points, weight; `left` lines begin at the left edge of their box."""
+
+    colour: str = INK
+    points: int = 11
+    bold: bool = False
+    left: bool = False
+    mono: bool = False
+
+
+@dataclass(frozen=True)
+class EdgeStyle:
+    """A kind of edge; `colours` beside each other, `back` puts an arrow at its tail, `forward` one at its head."""
+
+    colours: tuple[str, ...] = (GREY,)
+    style: str = "solid"
+    forward: bool = True
+    back: bool = False
+
+
+BOX = {
+    "input": BoxStyle("#DCEFFB", BLUE, shape="ellipse", style="filled", width=1.5),
+    "param": BoxStyle("#FCEBC8", ORANGE, style="filled", width=2),
+    "state": BoxStyle("#F6E3EC", PURPLE, shape="cylinder", style="filled", width=1.5),
+    "const": BoxStyle("#FFFFFF", GREY, style="filled,dashed"),
+    "op": BoxStyle("#FFFFFF", "#4D4D4D"),
+    "output": BoxStyle("#D3EEE4", GREEN, borders=2, width=1.4),
+    "pale": BoxStyle("#F4F4F4", "#B0B0B0"),
+    "adjoint": BoxStyle("#FBE3D3", VERMILLION, width=1.5),
+    "gradient": BoxStyle("#FBE3D3", VERMILLION, borders=2, width=1.5),
+    "kernel": BoxStyle("#FFFFFF", "#4D4D4D"),
+    "product": BoxStyle("#DCEFFB", SKY, style="filled", width=2),
+    "check": BoxStyle("#FFFFFF", GREY, shape="hexagon", style="filled,dashed"),
+}
+
+TEXT = {
+    "plain": TextStyle(),
+    "title": TextStyle(points=12, bold=True),
+    "small": TextStyle(colour=GREY, points=10),
+    "pale": TextStyle(colour=GREY, points=11),
+    "value": TextStyle(colour=BLUE, points=11),
+    "gradient": TextStyle(colour=VERMILLION, points=11),
+    "local": TextStyle(colour=GREY, points=10),
+    "code": TextStyle(points=10, left=True),
+    "head": TextStyle(points=12, bold=True, left=True),
+}
+
+EDGE = {
+    "flow": EdgeStyle(),
+    "pale": EdgeStyle(("#B0B0B0",)),
+    "update": EdgeStyle((PURPLE,), style="dashed"),
+    "adjoint": EdgeStyle((VERMILLION,)),
+    "buffer": EdgeStyle(("#4D4D4D",)),
+    "value in": EdgeStyle((BLUE,)),
+    "value out": EdgeStyle((BLUE,), forward=False),
+    "both in": EdgeStyle((BLUE, VERMILLION)),
+    "both out": EdgeStyle((BLUE, VERMILLION), forward=False, back=True),
+}
+
+CLUSTER = {"scope": ("#F7F7F2", "#8C8C8C"), "repeat": ("#EEF3F7", BLUE), "adjoint": ("#FDF4EE", VERMILLION)}
+"""Fill and border of a kind of cluster."""
