@@ -15,10 +15,11 @@ import numpy as np
 
 from .codegen.source import Source, print_kernel
 from .derivatives.reverse import expand, watch
-from .errors import InputError, ModelError
+from .errors import GraphcError, InputError, ModelError
 from .frontend.init import generator
 from .frontend.load import choose, load_file
 from .frontend.model import Model, Module, Optimiser, trace_models
+from .frontend.trace import Declaration
 from .graph.dtype import DType, f32, f64
 from .graph.graph import Graph
 from .graph.node import Node, TensorType
@@ -372,12 +373,10 @@ class Compilation:
             {n: (d.variable.dtype, tuple(map(int, d.variable.shape))) for n, d in params.items()}
         )
         for name, declaration in params.items():
-            arrays[name][...] = declaration.init(arrays[name].shape, generator(self.options.seed, name))
+            arrays[name][...] = self._initial(declaration, arrays[name].shape)
         states = {n: d for n, d in declarations.items() if d.variable.kind == "state"}
         initial = {
-            n: np.asarray(
-                d.init(tuple(map(int, d.variable.shape)), generator(self.options.seed, n)), d.variable.dtype.numpy
-            )
+            n: self._initial(d, tuple(map(int, d.variable.shape)))
             for n, d in states.items()
             if all(e.constant is not None for e in d.variable.shape)
         }
@@ -398,6 +397,21 @@ class Compilation:
         }
         info = Info(self.full_source, lambda: self.module.entries, self.save)
         return CompiledModel(self.module.name, entries, parameters, state_arrays, info)
+
+    def _initial(self, declaration: Declaration, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        """How a variable begins. ModelError, at its line, where the initialiser does not give its shape."""
+        variable = declaration.variable
+        try:
+            drawn = np.asarray(declaration.init(shape, generator(self.options.seed, variable.name)))
+        except GraphcError as error:
+            error.where = error.where or declaration.source
+            raise
+        if drawn.shape not in (shape, ()):
+            what = (
+                f"the initialiser of {variable.name!r} gives the shape {drawn.shape}, the {variable.kind} has {shape}"
+            )
+            raise ModelError(what, where=declaration.source)
+        return np.broadcast_to(drawn, shape).astype(variable.dtype.numpy)
 
     def complete(self) -> None:
         """Make every program that an artifact carries."""

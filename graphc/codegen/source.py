@@ -56,7 +56,7 @@ class Source:
 
 def print_kernel(kernel: Kernel) -> Source:
     """The source of a kernel."""
-    printer = _Printer(kernel)
+    printer = Printer(kernel)
     printer.block(kernel.body, 1)
     sizes = [printer.size_names[value] for value in printer.sizes]
     signature = tuple(f"{'bool' if a.dtype is bool_ else a.dtype.name}*" for a in kernel.arrays) + ("i64",) * len(sizes)
@@ -78,7 +78,7 @@ def print_kernel(kernel: Kernel) -> Source:
     return Source(text, signature, tuple(printer.sizes))
 
 
-def _free(name: str, taken: set[str]) -> str:
+def free_name(name: str, taken: set[str]) -> str:
     """A parameter's name that is no word of the kernel language and not taken."""
     while (
         name in VOCABULARY
@@ -94,8 +94,8 @@ def _free(name: str, taken: set[str]) -> str:
     return name
 
 
-class _Printer:
-    """Statements to lines."""
+class Printer:
+    """Statements to lines. A target with other words or another frame of loops is a subclass."""
 
     def __init__(self, kernel: Kernel):
         self.kernel = kernel
@@ -103,7 +103,7 @@ class _Printer:
         self.sizes: dict[Size, int] = {}
         self.size_names: dict[Size, str] = {}
         self.taken: set[str] = set()
-        self.arrays = [_free(array.name, self.taken) for array in kernel.arrays]
+        self.arrays = [free_name(array.name, self.taken) for array in kernel.arrays]
         self.temporaries = 0
         self.used = _locals_used(kernel.body)
         self.rename: dict[str, str] = {}
@@ -241,7 +241,7 @@ class _Printer:
         if value not in self.sizes:
             self.sizes[value] = len(self.sizes)
             named = str(value).isidentifier()
-            self.size_names[value] = _free(str(value), self.taken) if named else f"n{self.sizes[value]}"
+            self.size_names[value] = free_name(str(value), self.taken) if named else f"n{self.sizes[value]}"
         return self.size_names[value]
 
     def affine(self, form: Affine) -> str:

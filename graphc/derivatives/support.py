@@ -33,7 +33,7 @@ class Support:
     contractions; the masks of kinks (ReLU's) are not, since that would cost a pass over memory for each layer."""
 
     def __init__(self, conditions: set[Node]):
-        self.conditions = conditions
+        self.conditions = {_unmoved(c) for c in conditions}
         self.memo: dict[tuple[Node, bool], Node | None] = {}
 
     def of(self, cotangent: Node, chosen: bool = False) -> Node | None:
@@ -78,7 +78,7 @@ class Support:
 
     def _choice(self, node: Node, inner: Callable[[Node], Node | None], own: bool) -> Node | None:
         condition, a, b = node.operands
-        known = not own or condition in self.conditions
+        known = not own or _unmoved(condition) in self.conditions
         if _is_zero(b):
             rest = inner(a)
             return (
@@ -125,26 +125,34 @@ class Support:
         if len(formula.clauses) != 1:
             return None
         (clause,) = formula.clauses
-        if clause.body.op == "arg":
-            read = clause.reads[clause.body.value].operand
-            found = inner(node.operands[read])
-            if found is None:
+        body = clause.body
+        while body.op in ("where", "neg"):  # a choice by index leaves out more: its value's support is a bound
+            if body.op == "where" and not sc.is_const(body.args[2], 0):
                 return None
-            counted = build.cast(build.broadcast_to(found, node.operands[read].shape), i32)
-            operands = tuple(counted if k == read else o for k, o in enumerate(node.operands))
-            reads = tuple(replace(r) for r in clause.reads)
-            moved = replace(clause, body=sc.arg(clause.body.value, i32), reads=reads)
-            total = make(
-                "formula", *operands, formula=Formula((moved,), formula.reduce, sc.const(0, i32)), shape=node.shape
-            )
-            return make("greater", total, build.const(0, i32))
-        return None
+            body = body.args[1 if body.op == "where" else 0]
+        if body.op != "arg":
+            return None
+        read = clause.reads[body.value]
+        found = inner(node.operands[read.operand])
+        if found is None:
+            return None
+        # moved as the value is moved, and counted where several values meet in one cell
+        counted = build.cast(build.broadcast_to(found, node.operands[read.operand].shape), i32)
+        operands = tuple(counted if k == read.operand else o for k, o in enumerate(node.operands))
+        init = None if formula.init is None else sc.const(0, i32)
+        moved = Formula((replace(clause, reads=(read,), body=sc.arg(0, i32)),), formula.reduce, init)
+        return make("greater", make("formula", *operands, formula=moved, shape=node.shape), build.const(0, i32))
 
 
 def _is_zero(node: Node) -> bool:
-    while node.op in ("broadcast_to", "reshape"):
+    return build.const_value(_unmoved(node)) == 0
+
+
+def _unmoved(node: Node) -> Node:
+    """The value whose elements these are."""
+    while node.op in ("broadcast_to", "reshape", "transpose", "slice"):
         node = node.operands[0]
-    return build.const_value(node) == 0
+    return node
 
 
 def _any(condition: Node, axes: tuple[int, ...]) -> Node:

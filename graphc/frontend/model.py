@@ -16,7 +16,7 @@ from ..graph.size import Size, parse, size
 from .functions import _shape
 from .init import resolve, zeros
 from .tensor import Tensor, fail, lift
-from .trace import Declaration, Trace, active, caller, current
+from .trace import Declaration, Trace, active, caller, check_name, current
 
 RESERVED_INPUTS = ("train", "seed", "out", "outputs")
 RESERVED_HYPERPARAMETERS = ("target", "dtype", "seed", "model")
@@ -111,8 +111,9 @@ def _declare(
     kind: str, name: str, shape: Any, init: Any, trainable: bool, shared: bool, dtype: DType | None = None
 ) -> Tensor:
     trace, source = current(f"gc.{kind}"), caller()
-    full_name = trace.full_name(name)
     try:
+        check_name("parameter" if kind == "param" else kind, name)
+        full_name = trace.full_name(name)
         sizes = _shape(shape)
         if kind == "param" and any(s.constant is None for s in sizes):
             raise TraceError(

@@ -230,7 +230,12 @@ def lift(value: Any, dtype: DType | None = None) -> Tensor:
         return Tensor(build.size_value(value, dtype or i64))
     if is_weak(value):
         natural = bool_ if isinstance(value, bool) else i64 if isinstance(value, int) else current().float_type
-        return constant(value, dtype or natural)
+        kind = dtype or natural
+        if kind.kind == "i" and not np.iinfo(kind.numpy).min <= value <= np.iinfo(kind.numpy).max:
+            return fail(
+                TraceError(f"{value} is no {kind}: it is out of range", how="convert the array with gc.cast(x, gc.i64)")
+            )
+        return constant(value, kind)
     if isinstance(value, (np.ndarray, np.generic, list, tuple)):
         return constant(value)
     return fail(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -58,40 +59,57 @@ class Trace:
         self.tables.add_origin(node, Origin(source, "/".join(self.scopes)))
 
 
-_ACTIVE: list[Trace] = []
+class _Open(threading.local):
+    """The traces that are open in a thread, the innermost last."""
+
+    def __init__(self) -> None:
+        self.traces: list[Trace] = []
+
+
+_OPEN = _Open()
 
 
 def current(what: str = "this operation") -> Trace:
     """The trace that is open; TraceError outside a model."""
-    if not _ACTIVE:
+    if not _OPEN.traces:
         raise TraceError(
             f"{what} was called outside a model",
             where=caller(),
             how="call it inside a function decorated with @gc.model",
         )
-    return _ACTIVE[-1]
+    return _OPEN.traces[-1]
 
 
 def tracing() -> bool:
-    return bool(_ACTIVE)
+    return bool(_OPEN.traces)
 
 
 @contextmanager
 def active(trace: Trace) -> Iterator[Trace]:
     """Make a trace the open one."""
-    _ACTIVE.append(trace)
+    _OPEN.traces.append(trace)
     try:
         yield trace
     finally:
-        _ACTIVE.pop()
+        _OPEN.traces.pop()
+
+
+def check_name(kind: str, name: object) -> None:
+    """TraceError unless a name can stand in files, comments and messages: a line of text without quotes."""
+    if not isinstance(name, str) or not name.strip() or not name.isprintable() or set(name) & set("\"'\\"):
+        raise TraceError(
+            f"{name!r} cannot name a {kind}",
+            where=caller(),
+            why="a name is one line of printable text, without quotes and backslashes",
+            how="use letters, digits, _ and /",
+        )
 
 
 @contextmanager
 def scope(name: str) -> Iterator[None]:
     """Nest the names made inside: `with gc.scope("encoder"):` makes `encoder/hidden/W`."""
     trace = current("gc.scope")
-    if not isinstance(name, str) or not name:
-        raise TraceError(f"a scope's name is a text that is not empty, not {name!r}", where=caller())
+    check_name("scope", name)
     trace.scopes.append(name)
     try:
         yield

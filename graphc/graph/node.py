@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -75,12 +76,13 @@ class Node:
         sorted_attrs = tuple(sorted(attrs.items()))
         # 1, 1.0 and True are equal as keys, but not as attributes
         key = (op, operands, sorted_attrs, tuple(v.__class__ for _, v in sorted_attrs), type)
-        node = _INTERNED.get(key)
-        if node is None:
-            node = object.__new__(cls)
-            for field, value in (("op", op), ("operands", operands), ("attrs", sorted_attrs), ("type", type)):
-                object.__setattr__(node, field, value)
-            _INTERNED[key] = node
+        with _LOCK:
+            node = _INTERNED.get(key)
+            if node is None:
+                node = object.__new__(cls)
+                for field, value in (("op", op), ("operands", operands), ("attrs", sorted_attrs), ("type", type)):
+                    object.__setattr__(node, field, value)
+                _INTERNED[key] = node
         return node
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -109,6 +111,7 @@ class Node:
         return f"<{self.op}{attrs} : {self.type}>"
 
 
+_LOCK = threading.RLock()  # a collected object may free others while one is made
 _INTERNED: WeakValueDictionary[Any, Node] = WeakValueDictionary()
 
 

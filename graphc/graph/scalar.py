@@ -9,6 +9,7 @@ and `size` (a size as a number). Inner expressions carry the name of an elementw
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
@@ -31,12 +32,13 @@ class Scalar:
     def __new__(cls, op: str, args: tuple[Scalar, ...], dtype: DType, value: Any = None) -> Scalar:
         # repr tells -0.0 from 0.0 and makes NaN equal to itself
         key = (op, args, dtype, repr(value) if isinstance(value, float) else value, type(value))
-        expression = _INTERNED.get(key)
-        if expression is None:
-            expression = object.__new__(cls)
-            for field, content in (("op", op), ("args", args), ("dtype", dtype), ("value", value)):
-                object.__setattr__(expression, field, content)
-            _INTERNED[key] = expression
+        with _LOCK:
+            expression = _INTERNED.get(key)
+            if expression is None:
+                expression = object.__new__(cls)
+                for field, content in (("op", op), ("args", args), ("dtype", dtype), ("value", value)):
+                    object.__setattr__(expression, field, content)
+                _INTERNED[key] = expression
         return expression
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -46,6 +48,7 @@ class Scalar:
         return to_text(self)
 
 
+_LOCK = threading.RLock()  # a collected object may free others while one is made
 _INTERNED: WeakValueDictionary[Any, Scalar] = WeakValueDictionary()
 
 

@@ -17,14 +17,15 @@ from ..graph.dtype import DType
 from ..graph.formula import Affine, affine, var
 from ..graph.node import Node
 from ..graph.scalar import Scalar
-from ..graph.size import size
+from ..graph.size import Size, size
 from .ir import Accumulate, Arg, Array, Assign, Kernel, Load, Loop, Note, Position, Store
 from .ir import Statement as Item
 from .primitive import primitive
 from .products import strides_of
 from .statements import Access, Statement
 
-MOST_ARRAYS = 24  # parameters of one kernel; the driver passes at most 64 words
+MOST_ARRAYS = 24  # array parameters of one kernel
+MOST_WORDS = 56  # of all its parameters, with a margin for products of sizes; the driver passes at most 64
 
 
 @dataclass
@@ -51,6 +52,7 @@ class Builder:
     spine: list[Loop] = field(default_factory=list)
     placed: dict[Node, Placed] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    sizes: set[Size] = field(default_factory=set)
     loops: int = 0
     locals: int = 0
     needs_memory: set[Node] = field(default_factory=set)  # read in this kernel where the register is gone
@@ -90,13 +92,15 @@ class Builder:
 
     def has_room(self, statement: Statement) -> bool:
         """Does the kernel keep to the most parameters that one may have?"""
-        new = {a.array for a in statement.accesses} | {statement.node}
-        return len(self.arrays.keys() | new) <= MOST_ARRAYS
+        arrays = self.arrays.keys() | {a.array for a in statement.accesses} | {statement.node}
+        words = len(arrays) + len(self.sizes | _sizes_of(statement)) + self.loops + len(statement.box)
+        return len(arrays) <= MOST_ARRAYS and words <= MOST_WORDS
 
     # -- joining ------------------------------------------------------------------------------------------------
     def add(self, statement: Statement, note: str) -> None:
         """Place a statement, sharing as many open loops as it can. Stores that nobody needs are taken out at the end."""
         order = loop_order(statement)
+        self.sizes |= _sizes_of(statement)
         shared = max(self.depth(statement), 0)
         behind: tuple[Loop, ...] = ()
         if len(order) == shared and statement.plain:
@@ -260,6 +264,13 @@ class Builder:
             if not all(a in own for a in written.axes) or written.substitute(own) != read.substitute(where):
                 return False
         return True
+
+
+def _sizes_of(statement: Statement) -> set[Size]:
+    """The sizes that a kernel needs for a statement: extents and strides that are not 0 or 1."""
+    views = [statement.node.shape, *(a.view for a in statement.accesses)]
+    sizes = {*statement.box, *(s for view in views for s in strides_of(view))}
+    return {s for s in sizes if s.constant not in (0, 1)}
 
 
 def _kept(statement: Statement) -> set[int]:

@@ -71,9 +71,10 @@ def _presummed(node: Node) -> Node:
 
 
 def _is_contraction(node: Node) -> bool:
-    """Is there an index to sum over, and are the letters of each operand distinct?"""
+    """Is there an index to sum over, are there rows or columns, and are the letters of each operand distinct?"""
     inputs, output = split_spec(node.attr("spec"))
-    return all(len(set(i)) == len(i) for i in inputs) and any(c not in output for c in "".join(inputs))
+    distinct = all(len(set(i)) == len(i) for i in inputs)
+    return distinct and any(c not in output for c in inputs[0]) and set(inputs[0]) != set(inputs[1])
 
 
 def _laid_out(node: Node, stored: set[Node]) -> Node:

@@ -78,8 +78,8 @@ def as_product(statement: Statement) -> Product | None:
     rows = [a for a in range(len(box)) if a in in_a and a not in in_b and a in in_c]
     columns = [a for a in range(len(box)) if a in in_b and a not in in_a and a in in_c]
     inner = [a for a in range(len(box)) if a in in_a and a in in_b and a not in in_c]
-    if len(everywhere) + len(rows) + len(columns) + len(inner) != len(box):
-        return None
+    if len(everywhere) + len(rows) + len(columns) + len(inner) != len(box) or not inner or not (rows or columns):
+        return None  # without an inner axis nothing is summed; without rows and columns it is a dot, which a loop does
     for first, second, a_form, b_form in ((rows, columns, left, right), (columns, rows, right, left)):
         a_node, b_node = body.args if a_form is left else body.args[::-1]
         found = _layout(
@@ -155,13 +155,20 @@ def _matrix(
 ) -> Matrix | None:
     """A matrix with unit steps along rows, or along columns (then it is transposed)."""
     array, form = operand
+    if not at_least(batch_stride, 0) or not at_least(form.constant, 0):
+        return None
+    if columns == 1 and column_step != 1 and row_step == 1:
+        return Matrix(array, form.constant, size(1), False, batch_stride)
     if column_step == 1 or columns == 1:
         # a single row may have any distance to the next; BLAS wants at least the row's length
-        leading = row_step if rows != 1 and row_step != 0 else size(columns)
-        if columns == 1 and column_step != 1 and rows != 1 and row_step == 1:
-            return Matrix(array, form.constant, size(1), False, batch_stride)
-        return Matrix(array, form.constant, leading, False, batch_stride)
+        leading = size(columns) if rows == 1 else row_step
+        return Matrix(array, form.constant, leading, False, batch_stride) if at_least(leading, columns) else None
     if row_step == 1 or rows == 1:
-        leading = column_step if columns != 1 else size(rows)
-        return Matrix(array, form.constant, leading, True, batch_stride)
+        leading = size(rows) if columns == 1 else column_step
+        return Matrix(array, form.constant, leading, True, batch_stride) if at_least(leading, rows) else None
     return None
+
+
+def at_least(a: SizeLike, b: SizeLike) -> bool:
+    """Is a ≥ b for certain, for all sizes? (Sizes are not negative, and reversed slices have negative steps.)"""
+    return all(c >= 0 for _, c in (size(a) - b).terms)

@@ -171,9 +171,13 @@ def _group(graph: Graph, statements: Statements, names: dict[Node, str]) -> list
         if place is None:
             place = len(groups)
             groups.append(Builder(place))
-        builder = groups[place]
-        assert isinstance(builder, Builder)
         for k, statement in enumerate(found):
+            builder = groups[place]
+            assert isinstance(builder, Builder)
+            if k and not builder.has_room(statement):  # a concatenation of many parts takes several kernels
+                place = len(groups)
+                builder = Builder(place)
+                groups.append(builder)
             builder.add(replace(statement, init=None) if k else statement, describe(statement, names, graph))
         made[node] = place
         for array in [node, *(a.array for s in found for a in s.accesses)]:
@@ -276,6 +280,8 @@ class _Assembly:
         producer: int | None = None
         for index, group in enumerate(self.groups):
             if isinstance(group, Builder):
+                if new in group.placed and producer is not None:
+                    return None  # made in several kernels
                 if new in group.placed:
                     producer = index
                 elif variable in group.arrays and producer is not None:

@@ -93,9 +93,11 @@ def softmax(node: Node, memo: Memo) -> Node | None:
         return None
     total, x = found
     m, shifted, new_total = shifted_sum(total, x)
-    if above is total.operands[0]:
+    # the same exponentials above and below, and each divided by the sum that it is part of
+    in_line = not total.shape or (above is node.operands[0] and node.operands[1] is build.reshape(total, m.shape))
+    if above is total.operands[0] and in_line:
         return make("div", move_above(make("exp", shifted)), move_below(new_total))
-    # e^z over a sum of other exponentials: one exponential of z - log Σ e^x
+    # e^z over any sum of exponentials: one exponential of z - log Σ e^x
     log_total = make("add", build.reshape(m, total.shape), make("log", new_total))
     return make("exp", make("sub", move_above(above.operands[0]), move_below(log_total)))
 

@@ -28,7 +28,8 @@ def to_dot(picture: Picture, dpi: int | None = None) -> str:
         f'  edge [fontname="{FONT}", fontsize=10, fontcolor="{GREY}", arrowsize=0.7];',
     ]
     lines += _cluster_lines(picture, "", "  ")
-    lines += [_edge(e, picture) for e in picture.edges]
+    wires = {b.id for b in picture.boxes if b.kind == WIRE}
+    lines += [_edge(e, wires, across) for e in picture.edges]
     return "\n".join([*lines, "}"]) + "\n"
 
 
@@ -39,18 +40,17 @@ def _quote(text: str) -> str:
 
 def _clean(text: str) -> str:
     """Without control characters, which neither DOT nor SVG can hold."""
-    return "".join(c if c.isprintable() else "�" for c in text.replace("\n", " ").replace("\t", " "))
+    return "".join(c if c.isprintable() or c == "\N{NO-BREAK SPACE}" else "�" for c in text.replace("\n", " ").replace("\t", " "))
 
 
 def _escape(text: str) -> str:
-    return html.escape(_clean(text), quote=False) or " "
+    return html.escape(_clean(text), quote=False) or "\N{NO-BREAK SPACE}"
 
 
 def wrapped(text: str, width: int) -> list[str]:
     """Lines no longer than `width`: broken at spaces, behind a slash or an underscore, or where nothing else helps."""
     if len(text) <= width:
         return [text]
-    # a soft break behind the characters at which a long name may be broken
     pieces = wrap(text, width, break_long_words=False, break_on_hyphens=False)
     return [part for piece in pieces for part in (_broken(piece, width) if len(piece) > width else [piece])] or [""]
 
@@ -130,10 +130,14 @@ def _cluster_lines(picture: Picture, parent: str, indent: str) -> Iterator[str]:
 
 def _cluster(cluster: Cluster, picture: Picture, indent: str) -> Iterator[str]:
     fill, border = CLUSTER[cluster.kind]
-    title = '<BR ALIGN="LEFT"/>'.join(map(_escape, wrapped(cluster.title, 60)))
+    parts = wrapped(cluster.title, 60)
+    title = '<BR ALIGN="LEFT"/>'.join(map(_escape, parts))
+    # as much room beside the title, so that edges that come in at the middle pass it by
+    room = max(map(len, parts)) * 6 if picture.direction == "TB" else 0
+    label = f'<TABLE BORDER="0" CELLPADDING="0"><TR><TD><FONT POINT-SIZE="11" COLOR="{GREY}"><B>{title}</B></FONT></TD><TD WIDTH="{room}"></TD></TR></TABLE>'
     yield f"{indent}subgraph {_quote('cluster_' + cluster.id)} {{"
     yield (
-        f'{indent}  graph [label=<<FONT POINT-SIZE="11" COLOR="{GREY}"><B>{title}</B></FONT>>, labeljust=l, labelloc=t, '
+        f'{indent}  graph [label=<{label}>, labeljust=l, labelloc=t, '
         f'style="rounded,filled", color="{border}", fillcolor="{fill}", margin=12];'
     )
     yield from _cluster_lines(picture, cluster.id, indent + "  ")
@@ -169,7 +173,7 @@ def _wire(box: Box, direction: str) -> str:
     return f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="3">{body}</TABLE>'
 
 
-def _edge(edge: Edge, picture: Picture) -> str:
+def _edge(edge: Edge, wires: set[str], across: bool) -> str:
     style = EDGE[edge.kind]
     arrow = {(True, False): "forward", (False, True): "back", (True, True): "both", (False, False): "none"}
     attributes = [
@@ -178,9 +182,9 @@ def _edge(edge: Edge, picture: Picture) -> str:
         f"style={style.style}",
     ]
     if edge.lines:
-        attributes.append(f"label=<{_lines(edge.lines)}>")
-    wires = picture.wires()
-    inwards, outwards = ("w", "e") if picture.direction == "LR" else ("n", "s")
+        label = f'<TABLE BORDER="0" CELLPADDING="3"><TR><TD>{_lines(edge.lines)}</TD></TR></TABLE>'
+        attributes.append(f"label=<{label}>")
+    inwards, outwards = ("w", "e") if across else ("n", "s")
     tail = _quote(edge.tail) + (f":line:{outwards}" if edge.tail in wires else "")
     head = _quote(edge.head) + (f":line:{inwards}" if edge.head in wires else "")
     return f"  {tail} -> {head} [{', '.join(attributes)}];"

@@ -89,13 +89,14 @@ class States:
         self.reset()
 
     def reset(self) -> None:
-        """Back to the beginning; arrays keep their memory."""
+        """Back to the beginning: arrays of known shape keep their memory, others are made again at the next call."""
         for name, (dtype, shape) in self.declared.items():
-            if name in self.arrays:
-                self.arrays[name][...] = self.initial.get(name, 0)
-            elif all(e.constant is not None for e in shape):
+            if any(e.constant is None for e in shape):
+                self.arrays.pop(name, None)
+                continue
+            if name not in self.arrays:
                 self.arrays[name] = np.zeros(tuple(map(int, shape)), dtype.numpy)
-                self.arrays[name][...] = self.initial.get(name, 0)
+            self.arrays[name][...] = self.initial.get(name, 0)
 
     def get(self, name: str, sizes: Mapping[str, int]) -> Array:
         """The array of a state for given sizes; InputError where it was made for others."""
@@ -107,13 +108,9 @@ class States:
         if self.arrays[name].shape != shape:
             raise InputError(
                 f"the state {name!r} has the shape {self.arrays[name].shape}, these inputs need {shape}",
-                how="call with the same sizes as before, or reset() and forget() the states",
+                how="call with the same sizes as before, or reset() the model first",
             )
         return self.arrays[name]
-
-    def forget(self) -> None:
-        """Drop states of symbolic shape, so that the next call may have other sizes."""
-        self.arrays = {n: a for n, a in self.arrays.items() if all(e.constant is not None for e in self.declared[n][1])}
 
 
 def save(path: str | Path, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> None:

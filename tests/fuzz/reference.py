@@ -19,7 +19,7 @@ class Reference:
     relu = staticmethod(lambda x: np.maximum(x, 0))
     softplus = staticmethod(lambda x: np.logaddexp(x, 0))
     concat = staticmethod(lambda arrays, axis=0: np.concatenate(arrays, axis))
-    const = staticmethod(np.asarray)
+    const = staticmethod(lambda x: np.asarray(x, np.float64 if np.asarray(x).dtype.kind == "f" else None))
     cast = staticmethod(lambda x, dtype: np.asarray(x).astype(dtype))
     full = staticmethod(lambda shape, value: np.full(shape, value, np.float64))
     ones = staticmethod(lambda shape: np.ones(shape))

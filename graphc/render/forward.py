@@ -1,0 +1,160 @@
+"""The view `forward`: the computation as the model's author wrote it, from inputs and parameters to outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..graph.graph import Graph
+from ..graph.node import Node
+from .names import distinct, names_of
+from .notation import Printer, shape_text
+from .outline import Outline, affine, base, condition, mark_texts, mean
+from .picture import Box, Cluster, Edge, Line, Picture
+from .repeats import Path, Scopes, scopes
+
+FLATTEST = 7
+"""The longest path, in boxes, that is drawn from left to right."""
+
+
+def forward(graph: Graph) -> Picture:
+    """The picture of a traced graph."""
+    known = names_of(graph)
+    named = {n for n in known if n.op not in ("input", "param", "state")}
+    outline = Outline(graph, (mean, affine, condition), named)
+    where = scopes(graph)
+    drawn = [b for b in outline.boxes if b not in where.hidden]
+    picture = Picture(graph.name, signature(graph))
+    names = Names(distinct(drawn, known), where)
+    printer = Printer(outline, names)
+    ids = {box: f"n{i}" for i, box in enumerate(drawn)}
+    outputs = outputs_of(graph)
+    picture.clusters = clusters(drawn, where)
+    for box in drawn:
+        kind = kind_of(box, outputs)
+        lines = describe(box, printer, names, outputs.get(box, ()))
+        picture.boxes.append(Box(ids[box], kind, tuple(lines), cluster_id(where.of[box]), tooltip(graph, box)))
+    for box in drawn:
+        for value, operand in outline.reads(box):
+            value = where.hidden.get(value, value)
+            notes = tuple(Line(t, "small") for t in mark_texts(operand))
+            picture.edges.append(Edge(ids[value], ids[box], "flow", notes))
+    add_roots(picture, graph, outline, {**ids, **{h: ids[n] for h, n in where.hidden.items() if n in ids}}, printer)
+    picture.legend = legend(picture)
+    picture.direction = "LR" if picture.depth() <= FLATTEST else "TB"
+    return picture
+
+
+class Names:
+    """The name of a value as another writes it: a parameter of the same scope by its last part alone."""
+
+    def __init__(self, names: Mapping[Node, str], where: Scopes):
+        self.names, self.where = names, where
+
+    def __call__(self, node: Node, reader: Node) -> str:
+        node = self.where.hidden.get(node, node)
+        name = self.names[node]
+        return self.short(node) if self.where.of.get(node) == self.where.of.get(reader) else name
+
+    def short(self, node: Node) -> str:
+        """The name within the node's own scope."""
+        prefix = "/".join(self.where.of.get(node, ())) + "/"
+        return self.names[node].removeprefix(prefix) if node.op in ("param", "state") else self.names[node]
+
+
+def signature(graph: Graph) -> str:
+    """`x (B, 2), y (B, 1) → y_hat (B, 1), loss`"""
+
+    def shown(name: str, node: Node) -> str:
+        return f"{name}\N{NO-BREAK SPACE}{shape_text(node.type)}" if node.shape else name
+
+    inputs = ", ".join(shown(i.attr("name"), i) for i in graph.inputs)
+    outputs = ", ".join(shown(n, v) for n, v in graph.outputs.items())
+    return f"{inputs} → {outputs}"
+
+
+def outputs_of(graph: Graph) -> dict[Node, tuple[str, ...]]:
+    """The names of the outputs that are operations of their own."""
+    found: dict[Node, tuple[str, ...]] = {}
+    for name, node in graph.outputs.items():
+        if node is base(node) and node.op not in ("input", "param", "state", "const", "size"):
+            found[node] = (*found.get(node, ()), name)
+    return found
+
+
+def kind_of(box: Node, outputs: Mapping[Node, tuple[str, ...]]) -> str:
+    """The kind of a node's box."""
+    if box.op in ("input", "param", "state", "const"):
+        return box.op
+    return "output" if box in outputs else "op"
+
+
+def describe(box: Node, printer: Printer, names: Names, outputs: tuple[str, ...] = ()) -> list[Line]:
+    """The lines in a box: name and formula, what the formula leaves out, the shape."""
+    if box.op in ("input", "param", "state"):
+        return [Line(names.short(box), "title"), Line(shape_text(box.type), "small")]
+    name = names.short(box)
+    lines = [Line(f"{name} = {printer.formula(box)}", "title")]
+    others = [o for o in outputs if o != name]
+    if others:
+        lines.append(Line(f"output {', '.join(others)}", "plain"))
+    if detail := printer.detail(box):
+        lines.append(Line(detail, "small"))
+    return [*lines, Line(shape_text(box.type), "small")]
+
+
+def tooltip(graph: Graph, node: Node) -> str:
+    """The operation and the model's lines: `einsum  xor.py:35 hidden`."""
+    places = [
+        f"{o.source.file.replace(chr(92), '/').rsplit('/', 1)[-1]}:{o.source.line} {o.scope}".strip()
+        for o in graph.tables.origins.get(node, ())
+        if o.source
+    ]
+    return "  ".join([node.op, *places[:3]])
+
+
+def cluster_id(path: Path) -> str:
+    return "/".join(path)
+
+
+def clusters(boxes: list[Node], where: Scopes) -> list[Cluster]:
+    """The clusters around boxes, outer ones first."""
+    paths = dict.fromkeys(where.of[b][:d] for b in boxes for d in range(1, len(where.of[b]) + 1))
+    return [
+        Cluster(cluster_id(p), where.titles.get(p, p[-1]), cluster_id(p[:-1]), "repeat" if p in where.titles else "scope")
+        for p in paths
+    ]
+
+
+def add_roots(picture: Picture, graph: Graph, outline: Outline, ids: Mapping[Node, str], printer: Printer) -> None:
+    """Boxes for outputs that no box stands for, and edges back to what is updated."""
+    for i, (name, node) in enumerate(graph.outputs.items()):
+        value = base(node)
+        drawn = value in ids and node is value and value.op not in ("input", "param", "state", "const")
+        if drawn and any(b.id == ids[value] and b.kind == "output" for b in picture.boxes):
+            continue
+        text = name if value in ids else f"{name} = {printer.operand(node, node)}"
+        box = Box(f"output{i}", "output", (Line(text, "title"), Line(shape_text(node.type), "small")))
+        picture.boxes.append(box)
+        if value in ids:
+            notes = tuple(Line(t, "small") for t in mark_texts(node))
+            picture.edges.append(Edge(ids[value], box.id, "flow", notes))
+    for target, node in graph.updates.items():
+        value = base(node)
+        if value in ids and target in ids:
+            picture.edges.append(Edge(ids[value], ids[target], "update", (Line("becomes", "small"),)))
+
+
+LEGEND = (
+    ("input", "input"),
+    ("param", "parameter"),
+    ("state", "state"),
+    ("const", "constant"),
+    ("op", "operation, its formula and shape"),
+    ("output", "output"),
+)
+
+
+def legend(picture: Picture) -> list[tuple[str, str]]:
+    """What the kinds of boxes in the picture mean."""
+    kinds = {b.kind for b in picture.boxes}
+    return [(kind, text) for kind, text in LEGEND if kind in kinds]

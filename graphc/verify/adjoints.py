@@ -1,0 +1,184 @@
+"""Each operation's generated adjoint against the derivative of its index form.
+
+What the deriver builds for Σ ȳ[o] ∂y[o]/∂A[q] is read as an index form, and compared with the derivative that SymPy
+takes of the operation's own index form. Where the two are seen to be one expression, for all sizes, the adjoint is
+PROVED; where they cannot be brought to one form it is EXACT if they agree in 50-digit arithmetic at random points.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import mpmath as mp
+import numpy as np
+import sympy as sp
+
+from ..derivatives.reverse import pullback
+from ..derivatives.support import Support
+from ..errors import GraphcError
+from ..graph.graph import Graph
+from ..graph.node import Node, TensorType
+from ..graph.size import Size, size
+from ..ops import build
+from ..ops.leaves import LEAVES
+from ..ops.row import Fit
+from ..ops.table import ROWS
+from . import exact
+from .certificate import EXACT, FAILED, PROVED, Finding
+from .index_form import IndexForms, NoIndexForm, Term, same, symbol_of, variable
+
+# operations whose attributes hold no sizes: they are proved with every size a symbol
+_GENERAL = ("sum", "max", "min", "einsum", "transpose", "take", "take_along", "concat")
+_NOT_DERIVED = (*LEAVES, "grad", "argmax", "arange")
+POINTS = 3  # random points of an exact check
+
+
+def adjoints(graph: Graph) -> list[Finding]:
+    """A finding for each distinct operation of a graph that a gradient may flow through."""
+    found: dict[str, Finding] = {}
+    for node in graph.nodes:
+        row = ROWS[node.op]
+        if node.op in _NOT_DERIVED or not row.differentiable or not node.dtype.is_float:
+            continue
+        general = _generalised(node)
+        subject = describe(general)
+        if subject not in found:
+            found[subject] = check(general, subject)
+    return list(found.values())
+
+
+def describe(node: Node) -> str:
+    """An operation by its name, attributes and operand types."""
+    attrs = ", ".join(f"{k}={v}" for k, v in node.attrs if k not in ("formula", "shape"))
+    return f"{node.op}({', '.join(str(o.type) for o in node.operands)}{f'; {attrs}' if attrs else ''})"
+
+
+def _generalised(node: Node) -> Node:
+    """The operation over operands that are all unknown and distinct, sizes made symbols where that is possible."""
+    general = node.op in _GENERAL or build.is_elementwise(node)
+
+    def free(extent: Size) -> Size:
+        number = extent.constant
+        return extent if not general or number is None or number <= 1 else size(f"n{number}")
+
+    operands = [
+        Node("input", (), TensorType(o.dtype, tuple(map(free, o.shape))), name=f"{'ABCDEFGH'[k % 8]}{k // 8 or ''}")
+        for k, o in enumerate(node.operands)
+    ]
+    if not general:
+        return Node(node.op, tuple(operands), node.type, **dict(node.attrs))
+    return build.make(node.op, *operands, fit=Fit(), **dict(node.attrs))
+
+
+def check(node: Node, subject: str) -> Finding:
+    """The standing of an operation's adjoints: the weakest of its operands'."""
+    standings = []
+    for k, operand in enumerate(node.operands):
+        if not operand.dtype.is_float:
+            continue
+        try:
+            standing = _standing(node, k)
+        except GraphcError as error:
+            return Finding("operation", subject, FAILED, f"the adjoint of operand {k} cannot be built: {error.what}")
+        if standing == FAILED:
+            return Finding("operation", subject, FAILED, f"the adjoint of operand {k} is not the derivative")
+        standings.append(standing)
+    return Finding("operation", subject, EXACT if EXACT in standings else PROVED)
+
+
+def _standing(node: Node, k: int) -> str:
+    cotangent = Node("input", (), node.type, name="G")
+    generated = pullback(node, k, cotangent, Support(set()))
+    if generated is None:
+        return PROVED  # declared not to be differentiated
+    try:
+        leaves = {o: o.attr("name") for o in node.operands} | {cotangent: "G"}
+        forms = IndexForms(leaves)
+        q = [sp.Integer(0) if e == 1 else variable() for e in node.operands[k].shape]
+        if same(forms.of(generated, q), derivative(node, k, q, forms)):
+            return PROVED
+    except NoIndexForm:
+        pass
+    return EXACT if agrees(node, k, cotangent, generated) else FAILED
+
+
+def derivative(node: Node, k: int, q: Sequence[sp.Expr], forms: IndexForms) -> list[Term]:
+    """Σ_o G[o] ∂node[o]/∂A_k[q], from the index form of the node."""
+    o = [sp.Integer(0) if e == 1 else variable() for e in node.shape]
+    outer = tuple((v, symbol_of(e)) for v, e in zip(o, node.shape, strict=True) if isinstance(v, sp.Symbol))
+    weight = sp.Function("G", real=True)(*o) if node.shape else sp.Symbol("G", real=True)
+    name = forms.leaves[node.operands[k]]
+    result = []
+    for term in forms.of(node, o):
+        for place in sorted(_occurrences(term.body, name), key=sp.default_sort_key):
+            element = sp.Symbol("element", real=True)
+            partial = sp.diff(term.body.subs(place, element), element).subs(element, place)
+            index = place.args if isinstance(place, sp.core.function.AppliedUndef) else ()
+            equations = (*term.equations, *zip(index, q, strict=True))
+            result.append(Term(outer + term.bound, equations, weight * partial))
+    return result
+
+
+def _occurrences(body: sp.Expr, name: str) -> set[sp.Expr]:
+    applied = {e for e in body.atoms(sp.core.function.AppliedUndef) if e.func.__name__ == name}
+    return applied | {s for s in body.free_symbols if s.name == name}
+
+
+# -- in numbers ------------------------------------------------------------------------------------------------------
+def agrees(node: Node, k: int, cotangent: Node, generated: Node) -> bool:
+    """Does Σ generated·v equal the derivative of Σ G·node along v, at random points?"""
+    names = sorted({n for x in (*node.operands, node) for e in x.shape for n in e.names})
+    for seed in range(POINTS):
+        rng = random.Random(seed)
+        sizes = {n: 2 + (i + seed) % 3 for i, n in enumerate(names)}
+        with mp.workdps(exact.DIGITS):
+            leaves = {o: sample(o, sizes, rng, limit_of(node, sizes)) for o in node.operands}
+            weight = sample(cotangent, sizes, rng, 1)
+            direction = sample(node.operands[k], sizes, rng, 1)
+            h = mp.mpf(10) ** -20
+
+            def along(
+                t: mp.mpf,
+                leaves: dict = leaves,
+                weight: np.ndarray = weight,
+                direction: np.ndarray = direction,
+                sizes: dict = sizes,
+            ) -> mp.mpf:
+                moved = leaves | {node.operands[k]: leaves[node.operands[k]] + t * direction}
+                value = exact.evaluate([node], moved, sizes)[node]
+                return mp.fsum((weight * value).ravel())
+
+            slope = (along(h) - along(-h)) / (2 * h)
+            value = exact.evaluate([generated], leaves | {cotangent: weight}, sizes)[generated]
+            got = mp.fsum((value * direction).ravel())
+            if not close(got, slope, mp.mpf(10) ** -25):
+                return False
+    return True
+
+
+def close(a: mp.mpf, b: mp.mpf, tolerance: mp.mpf) -> bool:
+    if mp.isnan(a) or mp.isnan(b):
+        return bool(mp.isnan(a) and mp.isnan(b))
+    return bool(a == b or abs(a - b) <= tolerance * max(1, abs(a), abs(b)))
+
+
+def sample(node: Node, sizes: dict[str, int], rng: random.Random, limit: int) -> np.ndarray:
+    """Random numbers for a leaf: floats of magnitude 0.2 to 1.5, integers below a limit, bools."""
+    shape = tuple(e.evaluate(sizes) for e in node.shape)
+    result = np.empty(shape, dtype=object)
+    for place in np.ndindex(shape):
+        if node.dtype.is_float:
+            result[place] = mp.mpf(rng.uniform(0.2, 1.5))
+        else:
+            result[place] = rng.random() < 0.5 if node.dtype.kind == "b" else rng.randrange(max(limit, 1))
+    return result
+
+
+def limit_of(node: Node, sizes: dict[str, int]) -> int:
+    """What integers among a node's operands must stay below to be indices."""
+    formula = ROWS[node.op].formula(node)
+    if node.op in ("take", "take_along"):
+        return int(node.operands[0].shape[node.attr("axis")].evaluate(sizes))
+    extents = [e.evaluate(sizes) for o in (*node.operands, node) for e in o.shape] if formula else [2]
+    return min(extents, default=1)

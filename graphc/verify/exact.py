@@ -1,0 +1,178 @@
+"""Graphs evaluated in 50-digit arithmetic, from the rows' mathematics and NumPy's movements of elements.
+
+It shares nothing with the compiler behind the graph: no formulas, no kernels, no partial derivatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from itertools import product as boxes
+from typing import Any
+
+import mpmath as mp
+import numpy as np
+import sympy as sp
+
+from ..graph import scalar as sc
+from ..graph.formula import Affine, Clause, Index
+from ..graph.node import Node, postorder
+from ..graph.scalar import Scalar
+from ..ops.contract import split_spec
+from ..ops.elementwise import ROWS
+
+DIGITS = 60  # 50, and some to lose
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@cache
+def function_of(name: str) -> Callable[..., Any]:
+    """An elementwise operation on mpmath numbers, from its mathematics."""
+    row = ROWS[name]
+    return sp.lambdify(row.symbols, row.expression, modules="mpmath")
+
+
+def evaluate(roots: list[Node], leaves: Mapping[Node, Array], sizes: Mapping[str, int]) -> dict[Node, Array]:
+    """The values of all nodes that the roots need, as arrays of mpmath numbers, ints and bools.
+
+    leaves: values to be taken as given, of inputs and variables, or of any node.
+    """
+    values: dict[Node, Array] = {n: np.array(v, dtype=object) for n, v in leaves.items()}
+    with mp.workdps(DIGITS):
+        for node in postorder(roots, set(values)):
+            values[node] = _value(node, [values[o] for o in node.operands], sizes)
+    return values
+
+
+def numbers(array: Any) -> Array:
+    """An array of Python or NumPy numbers as exact ones."""
+    given = np.asarray(array)
+    convert = mp.mpf if given.dtype.kind == "f" else bool if given.dtype.kind == "b" else int
+    return _each(lambda v: v if isinstance(v, mp.mpf) else convert(v), given)
+
+
+def _each(function: Callable[..., Any], *arrays: Array) -> Array:
+    result = np.frompyfunc(function, len(arrays), 1)(*arrays)
+    return np.array(result, dtype=object)
+
+
+def _shape(node: Node, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(e.evaluate(sizes) for e in node.shape)
+
+
+def _value(node: Node, x: list[Array], sizes: Mapping[str, int]) -> Array:
+    op = node.op
+    if op == "const":
+        return numbers(node.attr("value").array)
+    if op == "size":
+        return np.array(_number(node.attr("value").evaluate(sizes), node), dtype=object)
+    if op == "cast":
+        return _each(lambda v: _number(v, node), x[0])
+    if op in ROWS:
+        return np.array(_each(function_of(op), *np.broadcast_arrays(*x)), dtype=object).reshape(_shape(node, sizes))
+    if op in _MOVES:
+        return np.array(_MOVES[op](node, x, sizes), dtype=object).reshape(_shape(node, sizes))
+    if op == "einsum":
+        return _einsum(node, x, sizes)
+    if op == "formula":
+        return _formula(node, x, sizes)
+    raise KeyError(f"{op} has no value in exact arithmetic")
+
+
+def _number(value: Any, node: Node) -> Any:
+    """A number in a node's kind: exact, integer (towards zero) or bool."""
+    return mp.mpf(value) if node.dtype.is_float else bool(value) if node.dtype.kind == "b" else int(value)
+
+
+def _reduced(node: Node, x: Array, function: Callable[[Array], Any]) -> Array:
+    """A reduction applied to the elements along the node's axes, in row-major order."""
+    axes = node.attr("axes")
+    kept = [d for d in range(x.ndim) if d not in axes]
+    moved = np.transpose(x, [*kept, *axes]).reshape(*(x.shape[d] for d in kept), -1)
+    result = np.empty(moved.shape[:-1], dtype=object)
+    for place in np.ndindex(result.shape):
+        result[place] = function(moved[place])
+    return result
+
+
+def _slice(node: Node, x: Array, sizes: Mapping[str, int]) -> Array:
+    for axis, (start, step) in enumerate(zip(node.attr("start"), node.attr("step"), strict=True)):
+        first, by = start.evaluate(sizes), step.evaluate(sizes)
+        x = np.take(x, [first + by * i for i in range(node.shape[axis].evaluate(sizes))], axis)
+    return x
+
+
+_MOVES: dict[str, Callable[[Node, list[Array], Mapping[str, int]], Any]] = {
+    "sum": lambda n, x, s: _reduced(n, x[0], lambda v: mp.fsum(v) if n.dtype.is_float else sum(v)),
+    "max": lambda n, x, s: _reduced(n, x[0], max),
+    "min": lambda n, x, s: _reduced(n, x[0], min),
+    "argmax": lambda n, x, s: _reduced(n, x[0], lambda v: max(range(len(v)), key=lambda i: (v[i], -i))),
+    "reshape": lambda n, x, s: x[0].reshape(_shape(n, s)),
+    "transpose": lambda n, x, s: np.transpose(x[0], n.attr("perm")),
+    "broadcast_to": lambda n, x, s: np.broadcast_to(x[0], _shape(n, s)),
+    "slice": lambda n, x, s: _slice(n, x[0], s),
+    "concat": lambda n, x, s: np.concatenate(x, n.attr("axis")),
+    "take": lambda n, x, s: np.take(x[0], x[1].astype(int), n.attr("axis")),
+    "take_along": lambda n, x, s: np.take_along_axis(x[0], x[1].astype(int), n.attr("axis")),
+    "arange": lambda n, x, s: [
+        n.attr("start").evaluate(s) + n.attr("step").evaluate(s) * i for i in range(_shape(n, s)[0])
+    ],
+}
+
+
+def _einsum(node: Node, x: list[Array], sizes: Mapping[str, int]) -> Array:
+    inputs, output = split_spec(node.attr("spec"))
+    extents = {c: e for letters, a in zip(inputs, x, strict=True) for c, e in zip(letters, a.shape, strict=True)}
+    summed = [c for c in extents if c not in output]
+    result = np.empty(tuple(extents[c] for c in output), dtype=object)
+    for place in np.ndindex(result.shape):
+        terms = []
+        for inner in boxes(*(range(extents[c]) for c in summed)):
+            at = dict(zip(output, place, strict=True)) | dict(zip(summed, inner, strict=True))
+            term = mp.mpf(1) if node.dtype.is_float else 1
+            for letters, a in zip(inputs, x, strict=True):
+                term = term * a[tuple(at[c] for c in letters)]
+            terms.append(term)
+        result[place] = mp.fsum(terms) if node.dtype.is_float else sum(terms)
+    return result
+
+
+def _formula(node: Node, x: list[Array], sizes: Mapping[str, int]) -> Array:
+    """A generic formula, point by point, as its definition reads."""
+    formula = node.attr("formula")
+    result = np.full(_shape(node, sizes), None, dtype=object)
+    for clause in formula.clauses:
+        for point in np.ndindex(*(e.evaluate(sizes) for e in clause.box)):
+            if all(_index(g, point, x, sizes) >= 0 for g in clause.guards):
+                value = _body(clause, point, x, sizes)
+                place = tuple(_index(i, point, x, sizes) for i in clause.write)
+                before = result[place]
+                result[place] = value if before is None or formula.reduce == "assign" else before + value
+    if formula.init is not None:
+        result[result == None] = _number(formula.init.value, node)  # noqa: E711 - elementwise
+    return result
+
+
+def _index(index: Index, point: tuple[int, ...], x: list[Array], sizes: Mapping[str, int]) -> int:
+    if isinstance(index, Affine):
+        return index.constant.evaluate(sizes) + sum(c.evaluate(sizes) * point[a] for a, c in index.terms)
+    return int(x[index.operand][tuple(_index(m, point, x, sizes) for m in index.map)])
+
+
+def _body(clause: Clause, point: tuple[int, ...], x: list[Array], sizes: Mapping[str, int]) -> Any:
+    def visit(e: Scalar, args: tuple[Any, ...]) -> Any:
+        if e.op == "arg":
+            read = clause.reads[e.value]
+            return x[read.operand][tuple(_index(i, point, x, sizes) for i in read.map)]
+        if e.op == "const":
+            return mp.mpf(e.value) if e.dtype.is_float else e.value
+        if e.op == "index":
+            return _index(e.value, point, x, sizes)
+        if e.op == "size":
+            return e.value.evaluate(sizes)
+        if e.op == "cast":
+            return mp.mpf(args[0]) if e.dtype.is_float else int(args[0])
+        return function_of(e.op)(*args)
+
+    return sc.fold(clause.body, visit)
