@@ -93,6 +93,9 @@ class KernelProgress:
             self._bar.add_task("kernels", total=total)
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+        if done == total:  # a terminal has one bar at a time, and another may follow
+            self._bar.stop()
+            self._bar = None
 
 
 @contextmanager
@@ -120,6 +123,7 @@ class TrainingProgress:
     def __init__(self, epochs: int, quiet: bool = False) -> None:
         self.epochs, self.quiet = epochs, quiet
         self._bar: Progress | None = None
+        self._kernels = KernelProgress()
         self._shown = -math.inf
         self._valid = ""
 
@@ -129,8 +133,16 @@ class TrainingProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._kernels.__exit__(kind, error, trace)
         if self._bar is not None:
             self._bar.stop()
+
+    def kernel(self, done: int, total: int, name: str) -> None:
+        """Called after each kernel: those of a step are compiled before the first batch, others when they are used."""
+        if self._bar is None:
+            self._kernels(done, total, name)
+        else:
+            self._bar.update(self._bar.task_ids[0], text=f"compiling kernels {done}/{total}")
 
     def batch(self, epoch: int, done: int, total: int, loss: float) -> None:
         """Called after each batch; drawn at most ten times a second."""

@@ -140,12 +140,11 @@ def run(
     else:
         chosen = of_model(given, source.file.training, str(source.file.path))
     with (
-        screen.KernelProgress() as kernels,
         screen.TrainingProgress(chosen.epochs, quiet=as_json) as bar,
         _ctrl_c() as stopped,
     ):
         compilation = source.compilation(
-            Options(dtype=chosen.dtype, seed=chosen.seed, progress=kernels), chosen.optimiser()
+            Options(dtype=chosen.dtype, seed=chosen.seed, progress=bar.kernel), chosen.optimiser()
         )
         compiled = compilation.model()
         dataset = _dataset(source, data, compiled.signature.inputs)
@@ -169,7 +168,8 @@ def run(
             "to go on, give the same command with --resume"
         )
         raise typer.Exit(STOPPED)
-    written = compiled.save(output)
+    with screen.KernelProgress() as progress:
+        written = compiled.save(output, progress)
     _report(
         source.file.name,
         written,

@@ -346,13 +346,13 @@ class _Taken:
 
     def outside(self, expression: Scalar) -> Scalar:
         """The value of an expression where it stands, for use after the loop has run."""
+        twin = self.twin(expression)
+        if twin is not None:
+            return Scalar("load", (), expression.dtype, Load(twin.array, twin.position))
         again = self.again(expression)
         if again is not None:
             return again
         where = Position(_row_major(self.path))
-        twin = self.twin(expression)
-        if twin is not None:
-            return Scalar("load", (), expression.dtype, Load(twin.array, twin.position))
         length = product(loop.extent for loop in self.path)
         array = self.sorter.array("terms", expression.dtype, length)
         self.stored.append(Store(array, where, expression))

@@ -40,7 +40,7 @@ VOCABULARY = frozenset(
         *("erf", "sin", "cos", "pow", "sqrt", "sigmoid", "range", "kernel"),
     )
 )
-_REDUCE = {"sum": "radd", "prod": "rmul", "max": "rmax", "min": "rmin"}
+REDUCE = {"sum": "radd", "prod": "rmul", "max": "rmax", "min": "rmin"}
 ATOM = 9
 LONGEST = 90  # characters of an expression; a longer one is split
 
@@ -97,12 +97,12 @@ def free_name(name: str, taken: set[str]) -> str:
 class Printer:
     """Statements to lines. A target with other words or another frame of loops is a subclass."""
 
-    def __init__(self, kernel: Kernel):
+    def __init__(self, kernel: Kernel, reserved: frozenset[str] = frozenset()):
         self.kernel = kernel
         self.lines: list[str] = []
         self.sizes: dict[Size, int] = {}
         self.size_names: dict[Size, str] = {}
-        self.taken: set[str] = set()
+        self.taken: set[str] = set(reserved)
         self.arrays = [free_name(array.name, self.taken) for array in kernel.arrays]
         self.temporaries = 0
         self.used = _locals_used(kernel.body)
@@ -138,12 +138,12 @@ class Printer:
             if item.reduce == "sum":
                 value = self.rounded(f"{target} + {value}", dtype)
             elif item.reduce != "assign":
-                value = f"{_REDUCE[item.reduce]}({target}, {value})"
+                value = f"{REDUCE[item.reduce]}({target}, {value})"
             self.line(f"{target} = {value}", depth)
         elif isinstance(item, Accumulate):
             name = self.local(item.local)
             self.line(
-                f"{name} = {self.rounded(f'{_REDUCE[item.reduce]}({name}, {self.shared(item.expression, depth)})', item.expression.dtype)}",
+                f"{name} = {self.rounded(f'{REDUCE[item.reduce]}({name}, {self.shared(item.expression, depth)})', item.expression.dtype)}",
                 depth,
             )
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import unicodedata
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
@@ -40,7 +41,7 @@ def _quote(text: str) -> str:
 
 def _clean(text: str) -> str:
     """Without control characters, which neither DOT nor SVG can hold."""
-    return "".join(c if c.isprintable() or c == "\N{NO-BREAK SPACE}" else "�" for c in text.replace("\n", " ").replace("\t", " "))
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else "�" for c in text.replace("\n", " ").replace("\t", " "))
 
 
 def _escape(text: str) -> str:
@@ -99,7 +100,7 @@ def _heading(picture: Picture) -> str:
 
 def _sample(kind: str, text: str) -> str:
     """An entry of the legend."""
-    if kind in TEXT and kind not in BOX:
+    if kind in TEXT:
         style = TEXT[kind]
         return f'<FONT POINT-SIZE="10" COLOR="{style.colour}">{_escape(text)}</FONT>'
     box = BOX[kind]
@@ -130,16 +131,11 @@ def _cluster_lines(picture: Picture, parent: str, indent: str) -> Iterator[str]:
 
 def _cluster(cluster: Cluster, picture: Picture, indent: str) -> Iterator[str]:
     fill, border = CLUSTER[cluster.kind]
-    parts = wrapped(cluster.title, 60)
-    title = '<BR ALIGN="LEFT"/>'.join(map(_escape, parts))
-    # as much room beside the title, so that edges that come in at the middle pass it by
-    room = max(map(len, parts)) * 6 if picture.direction == "TB" else 0
-    label = f'<TABLE BORDER="0" CELLPADDING="0"><TR><TD><FONT POINT-SIZE="11" COLOR="{GREY}"><B>{title}</B></FONT></TD><TD WIDTH="{room}"></TD></TR></TABLE>'
+    name = _quote(f"title {cluster.id}")
     yield f"{indent}subgraph {_quote('cluster_' + cluster.id)} {{"
-    yield (
-        f'{indent}  graph [label=<{label}>, labeljust=l, labelloc=t, '
-        f'style="rounded,filled", color="{border}", fillcolor="{fill}", margin=12];'
-    )
+    yield f'{indent}  graph [label="", style="rounded,filled", color="{border}", fillcolor="{fill}", margin=10];'
+    # the title is a node, so that edges keep clear of it; it stands first among the cluster's first boxes
+    yield f"{indent}  {name} [shape=plain, label=<{_lines([Line(cluster.title, 'scope')])}>];"
     yield from _cluster_lines(picture, cluster.id, indent + "  ")
     yield indent + "}"
 
@@ -158,11 +154,11 @@ def _box(box: Box, direction: str) -> str:
 
 def _wire(box: Box, direction: str) -> str:
     """What lies on an edge: the value on one side of the line, the gradient on the other, the line drawn on between."""
-    above = [line for line in box.lines if line.style == "value"]
-    below = [line for line in box.lines if line.style != "value"]
+    above = [line for line in box.lines if line.style in ("value", "mark")]
+    below = [line for line in box.lines if line not in above]
     colours = [TEXT["value"].colour] + ([VERMILLION] if below else [])
     if direction == "LR":
-        bars = "".join(f'<TR><TD HEIGHT="1" FIXEDSIZE="FALSE" BGCOLOR="{c}"></TD></TR>' for c in colours)
+        bars = "".join(f'<TR><TD HEIGHT="1" FIXEDSIZE="FALSE" BGCOLOR="{c}"></TD></TR>' for c in reversed(colours))  # as dot draws parallel lines
         bar = f'<TR><TD PORT="line" CELLPADDING="0"><TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0">{bars}</TABLE></TD></TR>'
         rows = [f"<TR><TD>{_lines(above)}</TD></TR>", bar, f"<TR><TD>{_lines(below) if below else ' '}</TD></TR>"]
         body = "".join(rows)
@@ -170,7 +166,7 @@ def _wire(box: Box, direction: str) -> str:
         bars = "".join(f'<TD WIDTH="1" BGCOLOR="{c}"></TD>' for c in colours)
         bar = f'<TD PORT="line" CELLPADDING="0"><TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0"><TR>{bars}</TR></TABLE></TD>'
         body = f"<TR><TD>{_lines(above)}</TD>{bar}<TD>{_lines(below) if below else ' '}</TD></TR>"
-    return f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="3">{body}</TABLE>'
+    return f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="5">{body}</TABLE>'
 
 
 def _edge(edge: Edge, wires: set[str], across: bool) -> str:

@@ -16,6 +16,10 @@ FLATTEST = 7
 """The longest path, in boxes, that is drawn from left to right."""
 
 
+MOST_REPEATED = 64
+"""How far back an equal edge is looked for."""
+
+
 def forward(graph: Graph) -> Picture:
     """The picture of a traced graph."""
     known = names_of(graph)
@@ -23,6 +27,9 @@ def forward(graph: Graph) -> Picture:
     outline = Outline(graph, (mean, affine, condition), named)
     where = scopes(graph)
     drawn = [b for b in outline.boxes if b not in where.hidden]
+    for hidden, shown in where.hidden.items():  # the last of a chain may have a name: that of the whole
+        if hidden in known:
+            known.setdefault(shown, known[hidden])
     picture = Picture(graph.name, signature(graph))
     names = Names(distinct(drawn, known), where)
     printer = Printer(outline, names)
@@ -37,7 +44,9 @@ def forward(graph: Graph) -> Picture:
         for value, operand in outline.reads(box):
             value = where.hidden.get(value, value)
             notes = tuple(Line(t, "small") for t in mark_texts(operand))
-            picture.edges.append(Edge(ids[value], ids[box], "flow", notes))
+            edge = Edge(ids[value], ids[box], "flow", notes)
+            if edge not in picture.edges[-MOST_REPEATED:]:  # equal repeats that are drawn once give equal edges
+                picture.edges.append(edge)
     add_roots(picture, graph, outline, {**ids, **{h: ids[n] for h, n in where.hidden.items() if n in ids}}, printer)
     picture.legend = legend(picture)
     picture.direction = "LR" if picture.depth() <= FLATTEST else "TB"

@@ -32,7 +32,7 @@ SYMBOLS: dict[str, tuple[str, int, tuple[int, ...]]] = {
     "logical_and": ("{} ∧ {}", CHOICE, (SUM, SUM)),
     "logical_or": ("{} ∨ {}", CHOICE, (SUM, SUM)),
     "logical_not": ("¬{}", POWER, (POWER,)),
-    "where": ("{1} if {0} else {2}", CHOICE, (SUM, SUM, SUM)),
+    "where": ("{1} if {0} else {2}", CHOICE, (CHOICE, SUM, SUM)),
     "maximum": ("max({}, {})", ATOM, (CHOICE, CHOICE)),
     "minimum": ("min({}, {})", ATOM, (CHOICE, CHOICE)),
     "abs": ("|{}|", ATOM, (CHOICE,)),
@@ -74,7 +74,11 @@ def number_text(value: Any) -> str:
     """Four significant digits, a real minus, ∞."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = f"{value + 0.0:.4g}" if isinstance(value, float) else str(value)  # −0 + 0 is 0
+    mantissa, e, exponent = text.partition("e") if text[-1].isdigit() else (text, "", "")
+    if e:
+        power = "10" + str(int(exponent)).translate(_RAISED)
+        text = {"1": power, "-1": f"-{power}"}.get(mantissa, f"{mantissa}·{power}")
     return text.replace("-", "−").replace("inf", "∞")
 
 
@@ -139,7 +143,9 @@ class Printer:
         if node.op == "slice":
             return f"{self.operand(node.operands[0], box, ATOM)}[{_slice(node)}]", ATOM
         if node.op == "concat":
-            return f"[{'; '.join(self.operand(o, box) for o in node.operands)}]", ATOM
+            texts = [self.operand(o, box) for o in node.operands]
+            same = len(texts) > 1 and len(set(texts)) == 1  # equal repeats that are drawn once
+            return f"[{f'{texts[0]}; … × {len(texts)}' if same else '; '.join(texts)}]", ATOM
         if node.op == "arange":
             start, step = node.attr("start"), node.attr("step")
             stop = size_text(start + step * node.shape[0])

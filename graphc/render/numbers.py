@@ -134,7 +134,7 @@ def array_text(array: Array) -> list[str]:
     if array.ndim == 1 and array.size <= MOST:
         return [_row(array)]
     if array.ndim == 2 and max(array.shape) <= MOST and array.size:
-        return _matrix(array)
+        return [_row(row) for row in array]
     if not array.size:
         return ["empty"]
     shape = f"({', '.join(map(str, array.shape))})"
@@ -146,11 +146,3 @@ def array_text(array: Array) -> list[str]:
 
 def _row(values: Array) -> str:
     return f"[{', '.join(number_text(v) for v in values.tolist())}]"
-
-
-def _matrix(array: Array) -> list[str]:
-    """Rows, the numbers of a column padded to one width (digits have one width in most fonts)."""
-    texts = [[number_text(v) for v in row] for row in array.tolist()]
-    widths = [max(len(row[j]) for row in texts) for j in range(array.shape[1])]
-    space = "\N{FIGURE SPACE}"
-    return [f"[{', '.join(t.rjust(w, space) for t, w in zip(row, widths, strict=True))}]" for row in texts]

@@ -14,7 +14,7 @@ from ..graph.node import Node
 from ..graph.size import product
 from ..ops.build import is_elementwise
 
-MARKS = ("reshape", "transpose", "broadcast_to", "cast")
+MARKS = ("reshape", "transpose", "broadcast_to", "cast", "watched")
 LEAVES = ("input", "param", "state")
 COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
 
@@ -135,7 +135,7 @@ def mark_texts(operand: Node) -> list[str]:
             texts.append("transposed" if swapped else f"axes {', '.join(map(str, perm))}")
         elif mark.op == "cast":
             texts.append(f"as {mark.dtype.name.rstrip('_')}")
-        else:
+        elif mark.op != "watched":
             shape = f"as ({', '.join(map(str, mark.shape))})"
             texts[:] = [t for t in texts if not t.startswith("as (")] + [shape]
     last = operand.shape

@@ -7,11 +7,13 @@ value that the scope before gives in the same place. What a chain computes betwe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
 from ..graph.graph import Graph
 from ..graph.node import Node
+from .outline import base
 
 FEWEST = 3
 """Repeats that are drawn once; fewer are drawn one by one."""
@@ -58,7 +60,7 @@ def _collapse(graph: Graph, parent: Path, result: Scopes) -> None:
     at = 0
     while at < len(paths):
         end = at + 1
-        while end < len(paths) and signatures[end] == signatures[at]:
+        while end < len(paths) and signatures[end] == signatures[at] and _stem(paths[end]) == _stem(paths[at]):
             end += 1
         if end - at >= FEWEST:
             _merge(graph, parent, paths[at:end], members, result)
@@ -66,6 +68,11 @@ def _collapse(graph: Graph, parent: Path, result: Scopes) -> None:
     for path in paths:
         if any(n not in result.hidden for n in members[path]):
             _collapse(graph, path, result)
+
+
+def _stem(path: Path) -> str:
+    """The scope's name without its number: `layer3` and `layer4` may be repeats, `query` and `key` are not."""
+    return re.sub(r"\d+", "#", path[-1])
 
 
 def _signature(nodes: Iterable[Node], path: Path) -> tuple[object, ...]:
@@ -83,10 +90,9 @@ def _attrs(node: Node, prefix: str) -> tuple[tuple[str, object], ...]:
 def _merge(graph: Graph, parent: Path, paths: list[Path], members: dict[Path, list[Node]], result: Scopes) -> None:
     """Hide all scopes of a run but the first, as far as they carry over."""
     inside = {n for p in paths for n in members[p]}
-    between = _between(graph, parent, members[paths[0]], members[paths[1]], inside, result)
-    unit = [*members[paths[0]], *between]
     order = {n: i for i, n in enumerate(graph.nodes)}
-    unit.sort(key=order.__getitem__)
+    between = _between(graph, parent, [members[p] for p in paths], inside, result)
+    unit = sorted([*members[paths[0]], *between], key=order.__getitem__)
     maps: list[dict[Node, Node]] = [{n: n for n in unit}]
     roles: Roles | None = None
     for path in paths[1:]:
@@ -95,28 +101,45 @@ def _merge(graph: Graph, parent: Path, paths: list[Path], members: dict[Path, li
             break
         maps.append(carried[0])
         roles = carried[1]
-    if len(maps) < FEWEST:
+    chain = roles is not None and any(roles.values())
+    if len(maps) < FEWEST or not (chain or _read_together(graph, maps)):
         return
     for found in maps[1:]:
         result.hidden |= {other: node for node, other in found.items() if other is not node}
     for node in between:
         result.of[node] = paths[0]
-    how = "one after another" if roles and any(roles.values()) else "side by side"
+    how = "each fed by the one before" if chain else "side by side"
     result.titles[paths[0]] = f"{paths[0][-1]} … {paths[len(maps) - 1][-1]}   × {len(maps)}, {how}"
 
 
-def _between(
-    graph: Graph, parent: Path, first: list[Node], second: list[Node], inside: set[Node], result: Scopes
-) -> list[Node]:
-    """What a chain computes between its first two scopes, in no scope of its own."""
-    after, before = set(first), set(second)
+def _between(graph: Graph, parent: Path, scopes: list[list[Node]], inside: set[Node], result: Scopes) -> list[Node]:
+    """What is computed from the first scope alone, in no scope of its own: in a chain, before the second scope."""
+    depends = {n: {i} for i, nodes in enumerate(scopes) for n in nodes}
     for node in graph.nodes:
-        if node not in after and any(o in after for o in node.operands) and result.of[node] == parent:
-            after.add(node)
+        if node not in depends:
+            depends[node] = set().union(*(depends[o] for o in node.operands))
+    chain = any(0 in depends[o] for n in scopes[1] for o in n.operands)
+    before = set(scopes[1])
     for node in reversed(graph.nodes):
-        if node not in before and any(u in before for u in graph.users(node)):
+        if chain and node not in before and any(u in before for u in graph.users(node)):
             before.add(node)
-    return [n for n in graph.nodes if n in after and n in before and n not in inside]
+    return [
+        n
+        for n in graph.nodes
+        if depends[n] == {0} and n not in inside and result.of[n] == parent and (not chain or n in before)
+    ]
+
+
+def _read_together(graph: Graph, maps: list[dict[Node, Node]]) -> bool:
+    """Is what reads one of the repeats, outside of them, something that reads them all?"""
+    inside = {n for found in maps for n in found.values()}
+    roots = set(graph.roots)
+    for node in maps[0]:
+        images = {found[node] for found in maps}
+        readers = {u for image in images for u in graph.users(image) if u not in inside}
+        if len(images) > 1 and (images & roots or any(not images <= set(map(base, r.operands)) for r in readers)):
+            return False
+    return True
 
 
 Roles = dict[Node, Node | None]

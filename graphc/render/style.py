@@ -54,7 +54,7 @@ BOX = {
     "output": BoxStyle("#D3EEE4", GREEN, borders=2, width=1.4),
     "pale": BoxStyle("#F4F4F4", "#B0B0B0"),
     "adjoint": BoxStyle("#FBE3D3", VERMILLION, width=1.5),
-    "gradient": BoxStyle("#FBE3D3", VERMILLION, borders=2, width=1.5),
+    "result": BoxStyle("#FBE3D3", VERMILLION, borders=2, width=1.5),
     "kernel": BoxStyle("#FFFFFF", "#4D4D4D"),
     "product": BoxStyle("#DCEFFB", SKY, style="filled", width=2),
     "check": BoxStyle("#FFFFFF", GREY, shape="hexagon", style="filled,dashed"),
@@ -67,8 +67,10 @@ TEXT = {
     "pale": TextStyle(colour=GREY, points=11),
     "value": TextStyle(colour=BLUE, points=11),
     "gradient": TextStyle(colour=VERMILLION, points=11),
+    "mark": TextStyle(colour=GREY, points=10),
     "local": TextStyle(colour=GREY, points=10),
     "code": TextStyle(points=10, left=True),
+    "scope": TextStyle(colour=GREY, bold=True),
     "head": TextStyle(points=12, bold=True, left=True),
 }
 

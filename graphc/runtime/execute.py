@@ -1,4 +1,7 @@
-"""Running a program: compiled kernels on the CPU, or the same source as plain Python over NumPy arrays."""
+"""Running a program: compiled kernels on the CPU, or the same source as plain Python over NumPy arrays.
+
+The GPU's kernels and their executor are in `graphc.runtime.cuda`.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import RuntimeFault
 from . import driver
 from .cache import KernelSource, Progress, build
+from .cuda import CudaExecutor
+from .faults import index_fault
 from .jit import interpreted_words, run_python
 from .library import LIBRARY
-from .program import ALIGNMENT, Instruction, Program, plan_arena
+from .program import ALIGNMENT, Program, plan_arena
 
 Array = np.ndarray[Any, Any]
 
@@ -35,13 +39,6 @@ class Executor(Protocol):
 
     def bound(self, program: Program, sizes: Mapping[str, int]) -> Bound:
         """The program for given sizes, ready to be bound to arrays."""
-
-
-def _fault(instruction: Instruction, status: tuple[int, ...]) -> RuntimeFault:
-    where, _, message = instruction.message.partition(": ")
-    _, value, limit, position = status[:4]
-    text = message.format(value=value, limit=limit, position=position)
-    return RuntimeFault(text, where=where or None, how=f"an index must be at least 0 and below {limit}")
 
 
 # -- compiled --------------------------------------------------------------------------------------------------------
@@ -115,7 +112,8 @@ class _CpuBound:
     def run(self) -> None:
         tag = self.native.run()
         if tag:
-            raise _fault(self.program.instructions[tag - 1], self.native.status)
+            _, value, limit, position = self.native.status[:4]
+            raise index_fault(self.program.instructions[tag - 1], value, limit, position)
 
 
 # -- interpreted -----------------------------------------------------------------------------------------------------
@@ -158,11 +156,11 @@ class _NumpyBound:
                     status = np.zeros(4, np.int64)
                     LIBRARY[instruction.kernel](*arrays, status, *sizes, tag)
                     if status[0]:
-                        raise _fault(instruction, tuple(map(int, status)))
+                        raise index_fault(instruction, *map(int, status[1:4]))
                 elif instruction.fixed:
                     LIBRARY[instruction.kernel](*arrays, *sizes)
                 else:
                     self.functions[instruction.kernel](*arrays, *sizes)
 
 
-EXECUTORS: dict[str, Callable[..., Executor]] = {"cpu": CpuExecutor, "numpy": NumpyExecutor}
+EXECUTORS: dict[str, Callable[..., Executor]] = {"cpu": CpuExecutor, "numpy": NumpyExecutor, "cuda": CudaExecutor}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from itertools import product as boxes
 from typing import Any
 
 import mpmath as mp
@@ -89,11 +88,8 @@ def _reduced(node: Node, x: Array, function: Callable[[Array], Any]) -> Array:
     """A reduction applied to the elements along the node's axes, in row-major order."""
     axes = node.attr("axes")
     kept = [d for d in range(x.ndim) if d not in axes]
-    moved = np.transpose(x, [*kept, *axes]).reshape(*(x.shape[d] for d in kept), -1)
-    result = np.empty(moved.shape[:-1], dtype=object)
-    for place in np.ndindex(result.shape):
-        result[place] = function(moved[place])
-    return result
+    count = int(np.prod([x.shape[d] for d in axes], dtype=int))
+    return _each_last(np.transpose(x, [*kept, *axes]).reshape(*(x.shape[d] for d in kept), count), function)
 
 
 def _slice(node: Node, x: Array, sizes: Mapping[str, int]) -> Array:
@@ -123,18 +119,36 @@ _MOVES: dict[str, Callable[[Node, list[Array], Mapping[str, int]], Any]] = {
 
 def _einsum(node: Node, x: list[Array], sizes: Mapping[str, int]) -> Array:
     inputs, output = split_spec(node.attr("spec"))
-    extents = {c: e for letters, a in zip(inputs, x, strict=True) for c, e in zip(letters, a.shape, strict=True)}
-    summed = [c for c in extents if c not in output]
-    result = np.empty(tuple(extents[c] for c in output), dtype=object)
+    letters = [*output, *dict.fromkeys(c for c in "".join(inputs) if c not in output)]
+    product: Any = mp.mpf(1) if node.dtype.is_float else 1
+    for names, a in zip(inputs, x, strict=True):
+        own = list(dict.fromkeys(names))
+        if len(own) < len(names):  # a letter twice in one operand: its diagonal
+            a = _diagonal(a, names, own)
+        a = np.transpose(a, sorted(range(len(own)), key=lambda d: letters.index(own[d])))
+        extents = dict(zip(sorted(own, key=letters.index), a.shape, strict=True))
+        product = product * a.reshape([extents.get(c, 1) for c in letters])
+    shape = _shape(node, sizes)
+    whole = np.asarray(product, dtype=object)
+    inner = int(np.prod(whole.shape[len(output) :], dtype=int))
+    summed = whole.reshape(*shape, inner)
+    return _each_last(summed, lambda v: mp.fsum(v) if node.dtype.is_float else sum(v)).reshape(shape)
+
+
+def _diagonal(a: Array, names: str, own: list[str]) -> Array:
+    extents = dict(zip(names, a.shape, strict=True))
+    result = np.empty([extents[c] for c in own], dtype=object)
     for place in np.ndindex(result.shape):
-        terms = []
-        for inner in boxes(*(range(extents[c]) for c in summed)):
-            at = dict(zip(output, place, strict=True)) | dict(zip(summed, inner, strict=True))
-            term = mp.mpf(1) if node.dtype.is_float else 1
-            for letters, a in zip(inputs, x, strict=True):
-                term = term * a[tuple(at[c] for c in letters)]
-            terms.append(term)
-        result[place] = mp.fsum(terms) if node.dtype.is_float else sum(terms)
+        at = dict(zip(own, place, strict=True))
+        result[place] = a[tuple(at[c] for c in names)]
+    return result
+
+
+def _each_last(a: Array, function: Callable[[Array], Any]) -> Array:
+    """A function applied to the elements along the last axis."""
+    result = np.empty(a.shape[:-1], dtype=object)
+    for place in np.ndindex(result.shape):
+        result[place] = function(a[place])
     return result
 
 

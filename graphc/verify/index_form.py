@@ -15,6 +15,7 @@ from itertools import count, permutations
 import sympy as sp
 
 from ..graph import scalar as sc
+from ..graph.dtype import DType, f32
 from ..graph.formula import Affine, Index
 from ..graph.node import Node
 from ..graph.scalar import Scalar
@@ -57,6 +58,17 @@ def symbol_of(size: Size) -> Expr:
     return total
 
 
+def number(value: float | int | bool, dtype: DType) -> Expr:
+    """A constant: the rational that it is, or π where it is π as nearly as its type can hold."""
+    if isinstance(value, bool):
+        return sp.true if value else sp.false
+    plain = sp.nsimplify(value, rational=True)
+    if not isinstance(value, float) or plain.q < 10**6:
+        return plain
+    near_pi = sp.nsimplify(value, [sp.pi], tolerance=1e-6 if dtype is f32 else 1e-15)
+    return near_pi if near_pi.has(sp.pi) else plain
+
+
 class IndexForms:
     """Index forms over given leaves: node → its name. Anything that is a leaf is an unknown array of that name."""
 
@@ -68,8 +80,7 @@ class IndexForms:
         if node in self.leaves:
             return [Term((), (), self.element(node, q))]
         if node.op == "const" and not node.shape:
-            value = node.attr("value").array.item()
-            return [Term((), (), sp.sympify(value) if isinstance(value, bool) else sp.nsimplify(value, rational=True))]
+            return [Term((), (), number(node.attr("value").array.item(), node.dtype))]
         if node.op == "size":
             return [Term((), (), symbol_of(node.attr("value")))]
         if node.op in ROWS:
@@ -83,6 +94,8 @@ class IndexForms:
     def element(self, node: Node, q: Sequence[Expr]) -> Expr:
         """An unknown array's element. Reshapes of it are read by their flat position."""
         name = self.leaves[node]
+        if node.dtype.kind == "b":  # a condition, as SymPy wants one
+            return (sp.Function(name, real=True)(*q) if node.shape else sp.Symbol(name, real=True)) > 0
         if not node.shape:
             return sp.Symbol(name, real=True)
         return sp.Function(name, real=True)(*q) if node.dtype.is_float else sp.Function(name, integer=True)(*q)
@@ -90,9 +103,9 @@ class IndexForms:
     # -- operations ---------------------------------------------------------------------------------------------
     def _single(self, node: Node, q: Sequence[Expr]) -> Expr:
         terms = self.of(node, q)
-        if len(terms) != 1 or terms[0].bound or terms[0].equations:
+        if any(t.bound or t.equations for t in terms):
             raise NoIndexForm(f"a function of a sum: {node.op}")
-        return terms[0].body
+        return sum((t.body for t in terms[1:]), terms[0].body)
 
     def _elementwise(self, node: Node, q: Sequence[Expr]) -> list[Term]:
         at = [self._broadcast(o, q) for o in node.operands]
@@ -109,7 +122,8 @@ class IndexForms:
         if node.op == "div":
             below = self._single(node.operands[1], at[1])
             return [Term(t.bound, t.equations, t.body / below) for t in self.of(node.operands[0], at[0])]
-        return [Term((), (), ROWS[node.op].math(*(self._single(o, a) for o, a in zip(node.operands, at, strict=True))))]
+        values = [self._single(o, a) for o, a in zip(node.operands, at, strict=True)]
+        return [Term((), (), applied(node.op, values))]
 
     def _broadcast(self, operand: Node, q: Sequence[Expr]) -> list[Expr]:
         shift = len(q) - operand.type.rank
@@ -235,13 +249,24 @@ class IndexForms:
 
             def visit(e: Scalar, args: tuple[Expr, ...]) -> Expr:
                 if e.op == "const":
-                    return sp.sympify(e.value) if isinstance(e.value, bool) else sp.nsimplify(e.value, rational=True)
-                return leaf(e) if e.op in sc.LEAVES else ROWS[e.op].math(*args)
+                    return number(e.value, e.dtype)
+                return leaf(e) if e.op in sc.LEAVES else applied(e.op, list(args))
 
             bound = tuple((v, symbol_of(e)) for v, e in zip(at, clause.box, strict=True))
             equations = tuple((i, index(w)) for i, w in zip(q, clause.write, strict=True))
             terms.append(Term(bound, equations, sc.fold(clause.body, visit)))
         return terms
+
+
+def applied(op: str, values: list[Expr]) -> Expr:
+    """An operation on expressions; a comparison of a choice is the choice of comparisons, as one condition."""
+    if ROWS[op].result == "bool" and not ROWS[op].bools and isinstance(values[0], sp.Piecewise):
+        cases, before = [], sp.true
+        for value, condition in values[0].args:
+            cases.append(sp.And(before, condition, applied(op, [value, *values[1:]])))
+            before = sp.And(before, sp.Not(condition))
+        return sp.Or(*cases)
+    return ROWS[op].math(*values)
 
 
 # -- normal form -----------------------------------------------------------------------------------------------------
@@ -327,11 +352,18 @@ def _canonical(difference: Expr) -> Expr:
     return min(expanded, sp.expand(-expanded), key=sp.default_sort_key)
 
 
+def _vanishes(expression: Expr, condition: sp.Basic) -> bool:
+    """Is an expression zero wherever a condition holds?"""
+    if isinstance(condition, sp.Eq):
+        expression = sp.expand(expression).subs(condition.lhs, condition.rhs)
+    return bool(sp.simplify(expression) == 0)
+
+
 def _zero(difference: Expr) -> bool:
     simple = sp.simplify(difference)
     if simple == 0:
         return True
     folded = sp.piecewise_fold(sp.expand(difference))
     if isinstance(folded, sp.Piecewise):
-        return all(sp.simplify(e) == 0 for e, _ in folded.args)
+        return all(_vanishes(e, c) for e, c in folded.args)
     return bool(sp.simplify(folded.rewrite(sp.exp)) == 0)

@@ -14,7 +14,7 @@ from graphc.graph.graph import Graph
 from graphc.graph.text import parse_graph, print_graph
 from graphc.lowering.contractions import canonical_contractions
 from graphc.lowering.schedule import _with_copies
-from graphc.pipeline import STAGES as PIPELINE, lower, program_graph
+from graphc.pipeline import lower, program_graph
 
 from .evaluate import evaluate
 from .generate import Mismatch, Program

@@ -40,6 +40,7 @@ class Given:
     kind: str
     shape: tuple[str, ...]
     array: np.ndarray
+    begin: str = ""  # how it begins, where its array cannot be written down
 
     @property
     def annotation(self) -> str:
@@ -68,7 +69,8 @@ class Program:
         for name, g in self.given.items():
             shape = "".join(f"{e if e.isdigit() else _dims(e)}, " for e in g.shape)
             if g.kind != "input":
-                made.append(f'{name} = gc.{g.kind}("{name}", ({shape}), init={"0.0" if g.kind == "param" else _literal(g.array) if _fixed(g) else "0.0"})')
+                init = g.begin or ("0.0" if g.kind == "param" else _literal(g.array))
+                made.append(f'{name} = gc.{g.kind}("{name}", ({shape}), init={init})')
         made += [f"{name} = {expression}" for name, expression in self.lines]
         if self.loss:
             made.append(f"loss = {self.loss}")
@@ -127,10 +129,6 @@ def _dims(text: str) -> str:
     return out.strip()
 
 
-def _fixed(g: Given) -> bool:
-    return all(e.isdigit() for e in g.shape)
-
-
 def _literal(array: np.ndarray) -> str:
     data = repr(array.tolist()) if array.size else f"np.zeros({array.shape})"
     return f"np.array({data}, np.{array.dtype.name if array.dtype.name != 'bool' else 'bool_'})".replace("inf", "np.inf")
@@ -174,7 +172,7 @@ class Generator:
     def give(self, kind: str, shape: tuple[Size, ...], dtype: str = "float64", low: int = 0, high: int = 1) -> str:
         """A new input, parameter or state."""
         name = f"{ {'input': 'x', 'param': 'p', 'state': 's'}[kind] }{len(self.given)}"
-        actual = tuple(e.evaluate(self.sizes) for e in shape)
+        actual, begin = tuple(e.evaluate(self.sizes) for e in shape), ""
         if dtype == "float64":
             count = math.prod(actual)
             array = np.array([round(self.rng.uniform(-2, 2), 3) for _ in range(count)]).reshape(actual)
@@ -185,8 +183,9 @@ class Generator:
         if kind == "param" and any(e.constant is None for e in shape):
             kind, name = "input", f"x{len(self.given)}"
         if kind == "state" and any(e.constant is None for e in shape):
-            array = np.zeros(actual)  # a state whose sizes are not known yet begins at one number
-        self.given[name] = Given(kind, tuple(map(str, shape)), array)
+            array = np.full(actual, round(self.rng.uniform(-1, 1), 2))  # a state whose sizes are not known yet begins at one number
+            begin = repr(float(array.flat[0])) if array.size else "0.0"
+        self.given[name] = Given(kind, tuple(map(str, shape)), array, begin)
         node_type = TensorType({"float64": gc.f64, "bool": gc.bool_, "int64": gc.i64, "int32": gc.i32}[dtype], shape)
         self.values[name] = Value(Tensor(Node(kind, (), node_type, name=name)), array)
         return name

@@ -26,8 +26,8 @@ def leaf(name="x", shape=B2, dtype=f64):
 X = leaf()
 
 
-def node(op, *operands, type=TensorType(f64, B2), **attrs):  # noqa: A002
-    return Node(op, operands, type, **attrs)
+def node(op, *operands, type=None, **attrs):
+    return Node(op, operands, type or TensorType(f64, B2), **attrs)
 
 
 def formula(clause, reduce="assign", init=None, operands=(X,)):

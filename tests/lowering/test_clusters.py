@@ -47,7 +47,7 @@ def test_softmax_cross_entropy_with_its_gradient_is_one_kernel():
     rows = [loop for loop in outer_loops(low.kernels[0]) if str(loop.extent) == "B"]
     assert len(rows) == 1, "one loop over rows"
     assert sum(str(loop.extent) == "10" for loop in loops([rows[0]])) <= 4, "maximum, sum, loss, gradient: short loops inside it"
-    assert len(low.kinds("temp")) <= 2, "what one row needs of another loop, at most"
+    assert len(low.kinds("temp")) <= 3, "what one row needs of another loop, at most"
 
 
 def test_softmax_is_one_kernel_and_one_loop_over_rows():

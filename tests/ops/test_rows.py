@@ -17,7 +17,6 @@ from graphc.ops.elementwise import ROWS as ELEMENTWISE
 from graphc.ops.leaves import ROWS as LEAVES
 from graphc.ops.table import ROWS
 from graphc.pipeline import STAGES, lower
-
 from tests.fuzz.evaluate import evaluate, node_value
 
 COMPUTED = {name: row for name, row in ROWS.items() if name not in LEAVES and name != "formula"}
@@ -161,7 +160,7 @@ DIFFERENTIABLE = [(n, k) for n, k in CASES if COMPUTED[n].differentiable and n !
 def test_the_derivative_is_that_of_differences(name, k):
     """∂(Σ w·row)/∂operand, derived and evaluated by oracles, against differences of the row's oracle."""
     node, arrays = node_of(name, k)
-    leaves = [o for o in node.operands]
+    leaves = list(node.operands)
     weights = np.random.default_rng(1).standard_normal(tuple(map(int, node.shape)))
     product = build.make("mul", node, build.const(weights, f64))
     loss = build.reduce("sum", product, range(product.type.rank))

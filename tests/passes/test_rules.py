@@ -6,12 +6,11 @@ import pytest
 
 from graphc.graph import scalar as sc
 from graphc.graph.dtype import bool_, f32, f64, i64
-from graphc.graph.formula import Clause, Formula, Lookup, Read, identity, var
+from graphc.graph.formula import Clause, Formula, Read, identity, var
 from graphc.graph.graph import Graph
 from graphc.graph.node import Node, TensorType
 from graphc.graph.scalar import Scalar
 from graphc.graph.size import size
-from graphc.ops import build
 from graphc.ops.build import const, make
 from graphc.ops.verify import verify
 from graphc.passes import default

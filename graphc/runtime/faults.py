@@ -1,0 +1,13 @@
+"""What a run says when a check of the values fails: the same on every device."""
+
+from __future__ import annotations
+
+from ..errors import RuntimeFault
+from .program import Instruction
+
+
+def index_fault(instruction: Instruction, value: int, limit: int, position: int) -> RuntimeFault:
+    """An index out of range, found by an instruction that checks."""
+    where, _, message = instruction.message.partition(": ")
+    text = message.format(value=value, limit=limit, position=position)
+    return RuntimeFault(text, where=where or None, how=f"an index must be at least 0 and below {limit}")
