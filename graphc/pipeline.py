@@ -25,7 +25,7 @@ from .frontend.model import Model, Module, Optimiser, trace_models
 from .frontend.trace import Declaration
 from .graph.dtype import DType, f32, f64
 from .graph.graph import Graph
-from .graph.node import Node, TensorType
+from .graph.node import Node, TensorType, size_names
 from .graph.size import Size, size
 from .graph.text import print_graph
 from .lowering.cost import operations
@@ -35,6 +35,7 @@ from .passes.default import canonicalise, optimise, stabilise
 from .passes.rewrite import Firings
 from .runtime import artifact, variables
 from .runtime.cache import Progress
+from .runtime.cuda import ptx_of
 from .runtime.execute import EXECUTORS
 from .runtime.kernels import canonical_of
 from .runtime.model import CompiledModel, Declared, Entry, Info, Signature, forward_kind
@@ -80,6 +81,11 @@ def resolve(models: Iterable[Any], name: str | None = None) -> tuple[list[Model]
             raise ModelError(
                 f"{m!r} is no model", how="pass functions decorated with @gc.model, or the path of one model file"
             )
+    if name is not None and given:
+        known = [m.name for m in given]
+        if name not in known:
+            raise ModelError(f"there is no model {name!r} among {', '.join(known)}")
+        given = [m for m in given if m.name == name]
     if not given:
         raise ModelError("there is nothing to compile", how="pass a model or the path of a model file")
     return given, given[0].name, ""
@@ -98,6 +104,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.target not in EXECUTORS:
             raise ModelError(f"there is no target {self.target!r}", how=f"one of {', '.join(EXECUTORS)}")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ModelError(f"the seed {self.seed!r} is no natural number")
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ModelError(f"there is no dtype {self.dtype!r}", how=f"one of {', '.join(DTYPES)}")
 
@@ -152,8 +160,7 @@ def needs_of(graph: Graph, node: Node) -> frozenset[str]:
     """The inputs that a value needs: those it depends on, and one for each size that only it fixes."""
     sources = graph.sources(node)
     needed = {n.attr("name") for n in sources if n.op == "input"}
-    used = {name for n in sources for e in n.shape for name in e.names}
-    used |= {name for n in sources if n.op == "size" for name in n.attr("value").names}
+    used = {name for n in sources for name in size_names(n)}
 
     def fixes(i: Node, name: str) -> bool:
         return any(str(e) == name for e in i.shape)
@@ -304,6 +311,7 @@ def _instruction(step: Step, book: KernelBook) -> Instruction:
             (step.count, step.limit),
             fixed=True,
             message=step.message,
+            where=step.where,
         )
     if isinstance(step, Multiply):
         p = step.product
@@ -397,9 +405,9 @@ class Compilation:
         sets: set[frozenset[str]] = {frozenset()} if not needs else set()
         for needed in dict.fromkeys(needs):
             sets |= {needed} | {needed | other for other in sets}
-            if len(sets) > MOST_FORWARD_PROGRAMS:
-                what = f"its outputs need {len(needs)} different sets of inputs"
-                raise ModelError(f"model {entry} cannot be saved: {what}", how="split it into several models")
+            if len(sets) > MOST_FORWARD_PROGRAMS:  # then one for each output, and one for all
+                sets = {*needs, frozenset().union(*needs)}
+                break
         kinds: dict[str, None] = {}
         for given in sorted(sets, key=lambda s: (len(s), sorted(s))):
             outputs = [n for n, needed in signature.needs.items() if needed <= given]
@@ -420,10 +428,10 @@ class Compilation:
         for name, declaration in params.items():
             arrays[name][...] = self._initial(declaration, arrays[name].shape)
         states = {n: d for n, d in declarations.items() if d.variable.kind == "state"}
+        # a state of symbolic shape begins with one number
+        known = {n: all(e.constant is not None for e in d.variable.shape) for n, d in states.items()}
         initial = {
-            n: self._initial(d, tuple(map(int, d.variable.shape)))
-            for n, d in states.items()
-            if all(e.constant is not None for e in d.variable.shape)
+            n: self._initial(d, tuple(map(int, d.variable.shape)) if known[n] else ()) for n, d in states.items()
         }
         parameters = Parameters(arrays, {n: d.variable.trainable for n, d in params.items()})
         state_arrays = States({n: (d.variable.dtype, d.variable.shape) for n, d in states.items()}, initial)
@@ -467,6 +475,12 @@ class Compilation:
     def full_source(self) -> str:
         self.complete()
         return self.book.text()
+
+    def ptx(self, cc: int) -> dict[str, str]:
+        """Every kernel of the target cuda as PTX for a compute capability, by name."""
+        self.complete()
+        programs = [self.program(n, k) for n in self.module.entries for k in self.kinds(n)]
+        return ptx_of(self.book.kernels, programs, cc)
 
     def save(self, model: CompiledModel, folder: Path, progress: Progress | None = None) -> Path:
         """Write the artifact, its kernels compiled into the cache."""

@@ -51,11 +51,12 @@ TABLE = (
     Row("runtime", ("errors", "graph.size", "graph.dtype", "codegen.primitives", "codegen.vecmath"),
         "a compiled model runs without the compiler"),
     Row("pipeline", BELOW_PIPELINE, "the one place that knows all the stages"),
+    Row("verify", (*BELOW_PIPELINE, "pipeline"), "it checks what the whole pipeline made; no stage knows it"),
     Row("render", (*STAGE, "runtime", "pipeline"), "pictures are made of graphs; no stage knows them"),
     Row("train", BELOW_TOP, "on top: nothing below knows it"),
     Row("interop", BELOW_TOP, "on top: nothing below knows it"),
-    Row("testing", BELOW_TOP, "on top: nothing below knows it"),
-    Row("cli", (*BELOW_TOP, "render", "train", "interop", "testing"), "on top: nothing below knows it"),
+    Row("testing", (*BELOW_TOP, "verify"), "on top: nothing below knows it"),
+    Row("cli", (*BELOW_TOP, "verify", "render", "train", "interop", "testing"), "on top: nothing below knows it"),
     Row("__main__", ("cli",), "`python -m graphc` is the command line and nothing else"),
 )
 
@@ -79,8 +80,12 @@ LAZY = (
          "they load Numba, which only the first kernel needs"),
     Lazy("graphc.codegen.vecmath", ("graphc.codegen.vecmath.intrinsics",),
          "the intrinsics load Numba, which only a kernel that calls one needs"),
+    Lazy("graphc.testing.plugin", ("graphc.testing.check",),
+         "pytest loads the plugin in every project; the compiler only where a model is checked", inside="runtest"),
     Lazy("graphc.runtime.artifact", ("graphc.graph.text",),
          "a graph loads networkx, which only someone who looks at it needs", inside="_graphs"),
+    *(Lazy(module, ("graphc.render.notebook",), "a notebook shows a picture, made only when someone looks", inside=hook)
+      for module in ("graphc.graph.graph", "graphc.runtime.model") for hook in ("_repr_svg_", "_repr_html_")),
 )
 
 # Loading one of these modules loads none of those libraries.

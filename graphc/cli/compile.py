@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import ModelError
+from ..errors import ArtifactError, ModelError
 from . import options, screen
 
 if TYPE_CHECKING:
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     from .source import Source
 
 NAME = "compile"
+
+
+class Emitted(str, Enum):
+    """What can be written beside a compiled model."""
+
+    ptx = "ptx"
 
 
 class ProgramName(str, Enum):
@@ -37,7 +44,10 @@ def run(
     ] = None,
     target: Annotated[
         options.Target,
-        typer.Option("--target", help="cpu compiles the kernels; numpy runs the same source as plain Python, slowly."),
+        typer.Option(
+            "--target",
+            help="cpu compiles the kernels; numpy runs the same source as plain Python, slowly; cuda is for NVIDIA GPUs.",
+        ),
     ] = options.Target.cpu,
     seed: options.Seed = 0,
     stop_after: Annotated[
@@ -55,6 +65,13 @@ def run(
             "--program", help="The program that --stop-after shows.  [default: gradient, or forward without a loss]"
         ),
     ] = None,
+    emit: Annotated[
+        Emitted | None,
+        typer.Option("--emit", help="With --target cuda, write each kernel as PTX into the folder. Needs no GPU."),
+    ] = None,
+    cc: Annotated[
+        int, typer.Option("--cc", metavar="NUMBER", min=75, help="The compute capability of the PTX: 80, 90, …")
+    ] = 90,
     verify: Annotated[bool, typer.Option("--verify", help="Check every rule of the graph after every pass.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -68,12 +85,15 @@ def run(
       graphc compile models/xor.py
       graphc compile models/xor.py --set hidden=8 -o build
       graphc compile models/xor.py --stop-after differentiate
+      graphc compile models/xor.py --target cuda --emit ptx --cc 80
     """
     from ..pipeline import STAGES, Options
     from .source import read
 
     if stop_after is not None and stop_after not in STAGES:
         raise ModelError(f"there is no stage {stop_after!r}", how=f"one of {', '.join(STAGES)}")
+    if emit is Emitted.ptx and target is not options.Target.cuda:
+        raise ModelError("--emit ptx is for the target cuda", how="add --target cuda")
     source = read(model_file, model, settings)
     with screen.KernelProgress() as progress:
         chosen = Options(target.value, dtype.value if dtype else None, seed, verify, progress)
@@ -84,6 +104,8 @@ def run(
             compilation = source.compilation(chosen)
             compiled = compilation.model()
             folder = compiled.save(output, progress)
+            if emit is Emitted.ptx:
+                write_ptx(compilation.ptx(cc), folder / "ptx", cc)
     kernels = len(compilation.book.texts)
     if as_json:
         screen.print_json(
@@ -103,6 +125,20 @@ def run(
         f"compiled to {folder} in {seconds[0]:.2f} s: {kernels} kernel{'' if kernels == 1 else 's'}, "
         f"{len(compiled.params)} parameter arrays"
     )
+    if emit is Emitted.ptx:
+        screen.say(f"PTX for sm_{cc} in {folder / 'ptx'}")
+
+
+def write_ptx(texts: Mapping[str, str], folder: Path, cc: int) -> None:
+    """One file a kernel. They are for reading and for other tools: a compiled model is loaded without them."""
+    from ..runtime.variables import write_atomically
+
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"the folder {folder} cannot be made: {error.strerror or error}") from error
+    for name, text in texts.items():
+        write_atomically(folder / f"{name}.sm_{cc}.ptx", text.encode())
 
 
 def show_stage(source: Source, chosen: Options, stage: str, program: ProgramName | None) -> None:
@@ -115,4 +151,4 @@ def show_stage(source: Source, chosen: Options, stage: str, program: ProgramName
     for name, graph in module.entries.items():
         kind = program or (ProgramName.gradient if "loss" in graph.outputs else ProgramName.forward)
         wanted = f"forward:{','.join(graph.outputs)}" if kind is ProgramName.forward else kind.value
-        screen.say(stage_text(module, name, wanted, stage).rstrip("\n"))
+        screen.say(stage_text(module, name, wanted, stage, chosen.target).rstrip("\n"))

@@ -26,6 +26,7 @@ class Target(str, Enum):
 
     cpu = "cpu"
     numpy = "numpy"
+    cuda = "cuda"
 
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL.py", help="The model file.", show_default=False)]

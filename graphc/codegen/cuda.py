@@ -14,7 +14,8 @@ from ..graph.scalar import Scalar
 from ..graph.size import Size, product, size
 from ..lowering.ir import Array, Kernel, Loop, Note, Statement, Store
 from .cells import loads, walk
-from .launches import Fold, Grid, Launch, One, identity, launches_of
+from .launch import Fold, Grid, Launch, One, identity
+from .launches import launches_of
 from .source import ATOM, REDUCE, Printer, Source
 
 # names that a parameter must not hide
@@ -41,13 +42,13 @@ class Printed:
 
 def print_launches(kernel: Kernel) -> Printed:
     """The sources of a kernel."""
-    found = launches_of(kernel)
+    launches, memory = launches_of(kernel)
     parts = []
-    for number, launch in enumerate(found.launches, 1):
-        name = kernel.name if len(found.launches) == 1 else f"{kernel.name}_{number}"
-        parts.append(_part(name, launch, found.arrays))
-    made = found.arrays[len(kernel.arrays) :]
-    return Printed(tuple(parts), tuple((a.name, a.dtype, n) for a, n in zip(made, found.made, strict=True)))
+    for number, launch in enumerate(launches, 1):
+        name = kernel.name if len(launches) == 1 else f"{kernel.name}_{number}"
+        parts.append(_part(name, launch, memory.arrays))
+    made = zip(memory.arrays[len(kernel.arrays) :], memory.made, strict=True)
+    return Printed(tuple(parts), tuple((a.name, a.dtype, length) for a, length in made))
 
 
 def _part(name: str, launch: Launch, arrays: list[Array]) -> Part:

@@ -18,17 +18,17 @@ from ..graph.size import Size
 from ..lowering.ir import Accumulate, Arg, Assign, Kernel, Load, Loop, Note, Position, Statement, Store
 
 _INFIX = {
-    "add": ("+", 5),
-    "sub": ("-", 5),
-    "mul": ("*", 6),
-    "div": ("/", 6),
+    "add": ("+", 6),
+    "sub": ("-", 6),
+    "mul": ("*", 7),
+    "div": ("/", 7),
     "less": ("<", 3),
     "less_equal": ("<=", 3),
     "greater": (">", 3),
     "greater_equal": (">=", 3),
     "equal": ("==", 3),
     "not_equal": ("!=", 3),
-    "logical_and": ("&", 4),
+    "logical_and": ("&", 5),
     "logical_or": ("|", 4),
 }
 _WORDS = {"maximum": "fmax", "minimum": "fmin", "where": "select"}
@@ -207,7 +207,7 @@ class Printer:
             return (self.rounded(text, e.dtype), ATOM) if e.dtype.kind == "i" else (text, strength)
         if e.op == "neg":
             text = f"-{_bracket(args[0])}"
-            return (self.rounded(text, e.dtype), ATOM) if e.dtype.kind == "i" else (text, 7)
+            return (self.rounded(text, e.dtype), ATOM) if e.dtype.kind == "i" else (text, 8)
         if e.op == "logical_not":
             return f"(not {_bracket(args[0])})", ATOM
         if e.op == "abs":

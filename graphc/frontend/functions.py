@@ -13,7 +13,7 @@ from ..graph.size import Size, SizeLike, product, size
 from ..ops.contract import LETTERS, normal_spec
 from .tensor import Tensor, Value, common_type, constant, elementwise, fail, lift, matmul, record
 from .tensor import cast as _cast
-from .trace import current
+from .trace import caller, current
 
 __all__ = [
     "abs",
@@ -178,9 +178,12 @@ def logical_not(x: Value) -> Tensor:
     return elementwise("logical_not", x)
 
 
-def cast(x: Value, dtype: DType) -> Tensor:
+def cast(x: Value, dtype: Any) -> Tensor:
     """The values in another element type: gc.f32, gc.f64, gc.i32, gc.i64, gc.bool_."""
-    return _cast(lift(x), current("gc.cast").dtype(dtype))
+    trace = current("gc.cast")
+    if not isinstance(dtype, DType):
+        return fail(TraceError(f"gc.cast to {dtype!r}", how="one of gc.f32, gc.f64, gc.i32, gc.i64, gc.bool_"))
+    return _cast(lift(x), trace.dtype(dtype))
 
 
 def stop_gradient(x: Value) -> Tensor:
@@ -191,14 +194,20 @@ def stop_gradient(x: Value) -> Tensor:
 # -- reductions ------------------------------------------------------------------------------------------------------
 def _axes(name: str, x: Tensor, axis: Axis) -> tuple[int, ...] | None:
     """Axes sorted and not negative; None where one is out of range."""
-    given = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
-    result = []
+    given = range(x.ndim) if axis is None else axis if isinstance(axis, (tuple, list)) else (axis,)
+    result: list[int] = []
     for a in given:
+        if not isinstance(a, (int, np.integer)) or isinstance(a, bool):
+            fail(TraceError(f"{name}: an axis is an integer, not {a!r}"))
+            return None
         if not -x.ndim <= a < x.ndim:
             fail(TraceError(f"{name}: axis {a} is out of range for {x.node.type}, of {x.ndim} axes"))
             return None
-        result.append(a % x.ndim)
-    return tuple(sorted(set(result)))
+        result.append(int(a) % x.ndim)
+    if len(set(result)) < len(result):
+        fail(TraceError(f"{name}: the axes {tuple(given)} name one axis twice"))
+        return None
+    return tuple(sorted(result))
 
 
 def _reduce(op: str, x: Value, axis: Axis, keepdims: bool) -> Tensor:
@@ -304,7 +313,11 @@ def dim(name: str) -> Size:
 
 
 def _shape(shape: SizeLike | Sequence[SizeLike | str]) -> tuple[Size, ...]:
-    items = (shape,) if isinstance(shape, (int, Size)) else tuple(shape)
+    """A shape as sizes: integers, sizes that compute, and the names of dimensions."""
+    items = (shape,) if isinstance(shape, (int, np.integer, Size, str)) else tuple(shape)
+    for item in items:
+        if isinstance(item, bool) or not isinstance(item, (int, np.integer, Size, str)):
+            raise TraceError(f"a shape is made of integers and sizes, not {item!r}", where=caller())
     return tuple(size(dim(s) if isinstance(s, str) else s) for s in items)
 
 
@@ -397,13 +410,16 @@ def stack(arrays: Sequence[Value], axis: int = 0) -> Tensor:
 def split(x: Value, n: int, axis: int = 0) -> list[Tensor]:
     """n equal sections along an axis, as NumPy has it."""
     tensor = lift(x)
-    broken: list[Tensor] = [Tensor(None)] * n
+    broken: list[Tensor] = [Tensor(None)] * (n if isinstance(n, int) else 0)
     if tensor.broken:
         return broken
     axes = _axes("split", tensor, axis)
     if axes is None:
         return broken
     extent = tensor.node.shape[axes[0]]
+    if not isinstance(n, int) or n < 1:
+        fail(TraceError(f"split into {n!r} sections", how="choose a number of at least 1"))
+        return []
     part = extent // n
     if part * n != extent:
         fail(
@@ -464,6 +480,8 @@ def ones(shape: SizeLike | Sequence[SizeLike], dtype: DType | None = None) -> Te
 
 def arange(start: SizeLike, stop: SizeLike | None = None, step: int = 1) -> Tensor:
     """The integers from start to stop, without stop, as i64."""
+    if step == 0:
+        return fail(TraceError("arange has the step 0"))
     first, last = (size(0), size(start)) if stop is None else (size(start), size(stop))
     length = (last - first + (step - 1 if step > 0 else step + 1)) // step
     return record("arange", start=first, step=size(step), shape=(length,))

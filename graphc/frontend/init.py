@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod, sqrt
 from typing import Any
 
@@ -31,9 +32,19 @@ def _fans(shape: Shape) -> tuple[int, int]:
     return prod(shape[:-1]), prod(shape[:-2]) * shape[-1]
 
 
+@dataclass(frozen=True)
+class Constant:
+    """Every element the same number: the one initialiser that needs no shape."""
+
+    value: float
+
+    def __call__(self, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+        return np.full(shape, self.value)
+
+
 def constant(value: float) -> Initializer:
     """Every element the same number."""
-    return lambda shape, rng: np.full(shape, value)
+    return Constant(value)
 
 
 def zeros() -> Initializer:

@@ -14,7 +14,7 @@ from ..graph.graph import Graph, Variable
 from ..graph.node import Node, TensorType
 from ..graph.size import Size, parse, size
 from .functions import _shape
-from .init import resolve, zeros
+from .init import Constant, resolve, zeros
 from .tensor import Tensor, fail, lift
 from .trace import Declaration, Trace, active, caller, check_name, current
 
@@ -124,6 +124,11 @@ def _declare(
             raise TraceError(f"the parameter {full_name!r} has the negative size ({', '.join(map(str, sizes))})")
         known = tuple(int(s) for s in sizes) if all(s.constant is not None for s in sizes) else None
         initializer = resolve(init, known, zeros() if kind == "state" else None)
+        if known is None and not isinstance(initializer, Constant):
+            raise TraceError(
+                f"the {kind} {full_name!r} has the symbolic shape ({', '.join(map(str, sizes))}) and no constant beginning",
+                how="a shape that is known at the call begins with one number: init=0.0",
+            )
         variable = Variable(full_name, kind, trace.dtype(dtype) if dtype else trace.float_type, sizes, trainable)
         declaration = Declaration(variable, initializer, shared, source)
         _check_name(trace, declaration)

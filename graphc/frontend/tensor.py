@@ -15,6 +15,7 @@ from ..ops import build
 from ..ops.contract import normal_spec
 from ..ops.elementwise import ROWS as ELEMENTWISE
 from ..ops.row import Fit
+from .indexing import plan
 from .trace import caller, current
 
 Number = bool | int | float | np.generic | Size
@@ -352,108 +353,23 @@ def _batch_letters(x: Tensor, letters: str, own: int) -> tuple[str, Tensor]:
     return "".join(mine[d] for d in kept), x
 
 
-# -- indexing --------------------------------------------------------------------------------------------------------
 def index(x: Tensor, key: Any) -> Tensor:
-    """Basic indexing as NumPy has it: integers, slices, None and `...`; one integer array gathers along its axis."""
+    """x[key]; see `indexing.plan`."""
     if x.broken:
         return x
-    items = list(key) if isinstance(key, tuple) else [key]
-    used = sum(item is not None and item is not Ellipsis for item in items)
-    if used > x.ndim:
-        return fail(TraceError(f"{used} indices for the {x.ndim} axes of {x.node.type}"))
-    dots = [i for i, item in enumerate(items) if item is Ellipsis]
-    if len(dots) > 1:
-        return fail(TraceError("an index may hold one `...` only"))
-    place = dots[0] if dots else len(items)
-    items[place : place + 1] = [slice(None)] * (x.ndim - used)
-
-    source, fit = caller(), Fit(source=caller())
-    start: list[Size] = []
-    step: list[Size] = []
-    extents: list[Size] = []
-    final: list[Size] = []
-    gathers: list[tuple[int, Any]] = []
-    axis = 0
+    source = caller()
+    fit = Fit(source=source)
     try:
-        for item in items:
-            if item is None:
-                final.append(size(1))
-                continue
-            extent = x.node.shape[axis]
-            if isinstance(item, (Tensor, np.ndarray, list)):
-                gathers.append((len(final), item))
-                item = slice(None)
-            if isinstance(item, slice):
-                first, stride, length = _slice(item, extent, axis, x, fit)
-                final.append(length)
-            elif isinstance(item, (int, np.integer, Size)):
-                first, stride, length = _position(item, extent, axis, x, fit), size(1), size(1)
-            else:
-                raise TraceError(
-                    f"an index of type {type(item).__name__}: {item!r}",
-                    how="use integers, slices, None, `...` or one integer array",
-                )
-            start.append(first)
-            step.append(stride)
-            extents.append(length)
-            axis += 1
-        if len(gathers) > 1:
-            raise TraceError("more than one integer array in an index", how="use gc.take, one axis at a time")
+        found = plan(key, x.node.type, fit)
     except TraceError as error:
         return fail(error, source)
     current().guards.extend(fit.guards)
-    if any(s != 0 for s in start) or any(s != 1 for s in step) or tuple(extents) != x.node.shape:
-        x = record("slice", x, start=tuple(start), step=tuple(step), shape=tuple(extents))
-    if not x.broken and tuple(final) != x.node.shape:
-        x = record("reshape", x, shape=tuple(final))
-    for at, indices in gathers:
-        x = record("take", x, lift(indices), axis=at)
+    start, step, extents = tuple(found.start), tuple(found.step), tuple(found.extents)
+    if any(s != 0 for s in start) or any(s != 1 for s in step) or extents != x.node.shape:
+        x = record("slice", x, start=start, step=step, shape=extents)
+    if not x.broken and tuple(found.shape) != x.node.shape:
+        x = record("reshape", x, shape=tuple(found.shape))
+    if found.gather is not None:
+        axis, indices = found.gather
+        x = record("take", x, lift(indices), axis=axis)
     return x
-
-
-def _position(item: Any, extent: Size, axis: int, x: Tensor, fit: Fit) -> Size:
-    number = item if isinstance(item, Size) else int(item)
-    negative = isinstance(number, int) and number < 0
-    needed = -number if negative else number + 1
-    fit.at_least(extent, needed, f"index {item} is out of range for axis {axis} of {x.node.type}, of length {extent}")
-    return extent + number if negative else size(number)
-
-
-def _slice(item: slice, extent: Size, axis: int, x: Tensor, fit: Fit) -> tuple[Size, Size, Size]:
-    """(start, step, length) of a slice over an axis."""
-    step = 1 if item.step is None else int(item.step)
-    if step == 0:
-        raise TraceError("a slice has the step 0")
-    if extent.constant is not None and not isinstance(item.start, Size) and not isinstance(item.stop, Size):
-        whole = range(*item.indices(extent.constant))
-        return size(whole.start), size(whole.step), size(len(whole))
-
-    def bound(value: Any, default: Size) -> Size:
-        if value is None:
-            return default
-        if not isinstance(value, Size) and int(value) < 0:
-            fit.at_least(
-                extent,
-                -int(value),
-                f"the slice bound {value} is out of range for axis {axis} of {x.node.type}, of length {extent}",
-            )
-            return extent + int(value)
-        fit.at_least(
-            extent,
-            value,
-            f"the slice bound {value} is out of range for axis {axis} of {x.node.type}, of length {extent}",
-        )
-        return size(value)
-
-    if step > 0:
-        first, stop = bound(item.start, size(0)), bound(item.stop, extent)
-        length = (stop - first + step - 1) // step
-    else:
-        first, stop = bound(item.start, extent - 1), bound(item.stop, size(-1))
-        length = (first - stop - step - 1) // -step
-    fit.at_least(
-        length,
-        0,
-        f"the slice {item.start}:{item.stop}:{item.step} of axis {axis} of {x.node.type} has the length {length}",
-    )
-    return first, size(step), length

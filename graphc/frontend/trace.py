@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ from ..graph.dtype import DType, f32, f64
 from ..graph.graph import Guard, Origin, SideTables, Variable
 from ..graph.node import Node
 
-PACKAGE = str(Path(__file__).resolve().parent.parent)
+PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
 TRACERS = ("trace_model", "trace_step")
 
 Initializer = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
@@ -80,10 +82,6 @@ def current(what: str = "this operation") -> Trace:
     return _OPEN.traces[-1]
 
 
-def tracing() -> bool:
-    return bool(_OPEN.traces)
-
-
 @contextmanager
 def active(trace: Trace) -> Iterator[Trace]:
     """Make a trace the open one."""
@@ -124,7 +122,7 @@ def caller() -> SourceLine | None:
         file = frame.f_code.co_filename
         if file.startswith(PACKAGE) and frame.f_code.co_name in TRACERS:
             return None  # lines further out asked for the compilation: they are not the model's
-        if not file.startswith(PACKAGE) and not file.startswith("<frozen") and "contextlib" not in file:
+        if not file.startswith(PACKAGE) and not file.startswith("<frozen") and file != contextlib.__file__:
             return SourceLine(file, frame.f_lineno)
         frame = frame.f_back
     return None

@@ -134,6 +134,18 @@ class Graph:
             updates={k: new[v] for k, v in self.updates.items()},
         )
 
+    def _repr_svg_(self) -> str | None:
+        """The picture that a notebook shows; None where `dot` is not installed."""
+        from ..render import notebook
+
+        return notebook.svg(self)
+
+    def _repr_html_(self) -> str:
+        """The picture, or the text where `dot` is not installed."""
+        from ..render import notebook
+
+        return notebook.page(self)
+
     def select(self, outputs: Iterable[str], updates: bool = True) -> Graph:
         """The graph of some of the outputs, with only the inputs that they need."""
         kept = {k: self.outputs[k] for k in outputs}

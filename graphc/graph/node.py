@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 
 from .dtype import DType, from_numpy
+from .scalar import Scalar
 from .size import Size, product
 
 
@@ -113,6 +114,23 @@ class Node:
 
 _LOCK = threading.RLock()  # a collected object may free others while one is made
 _INTERNED: WeakValueDictionary[Any, Node] = WeakValueDictionary()
+
+
+def size_names(node: Node) -> set[str]:
+    """The dimension names that a node depends on, in its type or in an attribute."""
+    found: set[str] = set()
+    stack: list[Any] = [node.type.shape, *(v for _, v in node.attrs)]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, Size):
+            found |= value.names
+        elif isinstance(value, tuple):
+            stack.extend(value)
+        elif isinstance(value, Scalar):
+            stack.extend((value.value, *value.args))
+        elif is_dataclass(value) and not isinstance(value, (DType, type)):
+            stack.extend(getattr(value, f.name) for f in fields(value))
+    return found
 
 
 def postorder(roots: Iterable[Node], known: set[Node] | None = None) -> list[Node]:

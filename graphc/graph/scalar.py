@@ -112,13 +112,6 @@ def args_of(expression: Scalar) -> list[int]:
     return sorted(found)
 
 
-def size_of(expression: Scalar) -> int:
-    """How many distinct operations it holds."""
-    memo: dict[Scalar, Any] = {}
-    fold(expression, lambda e, _: None, memo)
-    return sum(e.op not in LEAVES for e in memo)
-
-
 def to_text(expression: Scalar) -> str:
     """`add(mul(a0, a1), 1.0:f32)`: parsed back by graphc.graph.text."""
     if expression.op == "arg":

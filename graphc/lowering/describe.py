@@ -33,13 +33,14 @@ def readable_names(graph: Graph) -> dict[Node, str]:
     """A short name, unique in the graph, for each node: the model's own where it has one."""
     names: dict[Node, str] = {}
     used: set[str] = set()
+    counts: dict[str, int] = {}
     for node in dict.fromkeys((*graph.nodes, *graph.updates)):
         own = graph.tables.names.get(node) or (node.attr("name") if node.op in ("param", "state") else None)
         base = "".join(c if c.isalnum() else "_" for c in own) if own else node.op
-        name, count = (base, 0) if own and base not in used else (f"{base}_1", 1)
-        while name in used:
-            count += 1
-            name = f"{base}_{count}"
+        name = base if own else ""
+        while not name or name in used:
+            counts[base] = counts.get(base, 0) + 1
+            name = f"{base}_{counts[base]}"
         used.add(name)
         names[node] = name
     return names

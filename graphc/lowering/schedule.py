@@ -59,8 +59,8 @@ class CheckIndex:
     dtype: DType
     count: Size
     limit: Size
-    note: str
     message: str
+    where: str
 
 
 @dataclass(frozen=True)
@@ -218,6 +218,12 @@ class _Assembly:
         self.buffers: list[Buffer] = []
         self.number: dict[Node, int] = {}
         self.copies: list[Copy] = []
+        self.root_sources = {statements.source(r) for r in graph.roots}
+        self.touching: dict[Node, list[int]] = {}  # array → the groups that read or write it, in order
+        for index, group in enumerate(groups):
+            arrays = (group.a.array, group.b.array, group.node) if isinstance(group, Product) else ()
+            for node in dict.fromkeys(group.arrays if isinstance(group, Builder) else arrays):
+                self.touching.setdefault(node, []).append(index)
         self.same: dict[int, dict[Node, Node]] = {}  # group → arrays updated in place
 
     def schedule(self) -> Schedule:
@@ -238,7 +244,7 @@ class _Assembly:
     def _needed(self) -> set[Node]:
         """Values read outside the kernel that computes them."""
         source = self.statements.source
-        needed = {source(r) for r in self.graph.roots}
+        needed = set(self.root_sources)
         for group in self.groups:
             if isinstance(group, Product):
                 needed |= {group.a.array, group.b.array}
@@ -275,32 +281,21 @@ class _Assembly:
 
     def _in_place(self, new: Node, variable: Node) -> int | None:
         """The kernel that may write the new value over the old one: nothing reads the old one later or elsewhere."""
-        if any(self.statements.source(n) is variable for n in self.graph.roots):
+        if variable in self.root_sources:
             return None
-        producer: int | None = None
-        for index, group in enumerate(self.groups):
-            if isinstance(group, Builder):
-                if new in group.placed and producer is not None:
-                    return None  # made in several kernels
-                if new in group.placed:
-                    producer = index
-                elif variable in group.arrays and producer is not None:
-                    return None
-            elif (
-                isinstance(group, Product)
-                and producer is not None
-                and variable in (group.a.array, group.b.array)
-                or isinstance(group, Product)
-                and group.node is new
-            ):
-                return None
-        if producer is None:
+        makers = [g for g in self.touching.get(new, ()) if self._makes(g, new)]
+        if len(makers) != 1 or not isinstance(builder := self.groups[makers[0]], Builder):
+            return None  # a matrix product does not write over its operands
+        (producer,) = makers
+        if any(g > producer for g in self.touching.get(variable, ())):
             return None
-        builder = self.groups[producer]
-        assert isinstance(builder, Builder)
         if variable not in builder.arrays:
             return producer
         return producer if _same_place(builder, builder.arrays[new], builder.arrays[variable]) else None
+
+    def _makes(self, index: int, node: Node) -> bool:
+        group = self.groups[index]
+        return node in group.placed if isinstance(group, Builder) else isinstance(group, Product) and group.node is node
 
     def _add(self, kind: str, name: str, kind_type: TensorType, node: Node) -> int:
         self.buffers.append(Buffer(len(self.buffers), kind, name, kind_type, node))
@@ -327,17 +322,13 @@ class _Assembly:
 
     def _check(self, check: Check) -> CheckIndex:
         source = self.statements.source(check.indices)
-        lines = where(check.node, self.graph).strip()
-        place = f"at position {{position}} of {self.names[source]}"
-        message = f"{check.node.op}: the index {{value}} is out of range for an axis of length {{limit}}, {place}"
-        return CheckIndex(
-            self._buffer(source),
-            source.dtype,
-            source.type.numel,
-            check.limit,
-            f"0 <= {self.names[source]} < {check.limit}   {lines}",
-            f"{lines.split('   ')[0].split(' ')[0]}: {message}" if lines else message,
-        )
+        name = self.names[source]
+        what = "a look-up" if check.node.op == "formula" else check.node.op
+        place = f"for an axis of length {{limit}}, at position {{position}} of {name}"
+        message = f"{what}: the index {{value}} is out of range {place}"
+        line = where(check.node, self.graph).split()
+        buffer, count = self._buffer(source), source.type.numel
+        return CheckIndex(buffer, source.dtype, count, check.limit, message, line[0] if line else "")
 
 
 def _same_place(builder: Builder, new: int, old: int) -> bool:

@@ -95,6 +95,7 @@ class Statements:
     def __init__(self, graph: Graph):
         self.graph = graph
         self.roots = set(graph.roots)
+        self.root_sources = {self.source(r) for r in graph.roots}
         self.formulas: dict[Node, Formula | None] = {n: row_of(n.op).formula(n) for n in graph.nodes}
         self.users: dict[Node, list[Node]] = {n: [] for n in graph.nodes}
         for node in graph.nodes:
@@ -141,7 +142,7 @@ class Statements:
             return False
         if node.op in LEAVES or node in self.whole or self._read_as_view(node):
             return True
-        if any(self.source(r) is node for r in self.roots):
+        if node in self.root_sources:
             return True
         formula = self.formulas[node]
         if formula is None or not _is_composable(formula, node):

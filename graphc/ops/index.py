@@ -85,6 +85,7 @@ class Arange(Row):
     """out[p] = start + step·p; attributes `start`, `step` of sizes, `shape` of one axis."""
 
     def infer(self, types: Sequence[TensorType], attrs: Mapping[str, Any], fit: Fit) -> TensorType:
+        fit.at_least(attrs["shape"][0], size(0), f"arange has the length {attrs['shape'][0]}, which is below 0")
         return TensorType(i64, attrs["shape"])
 
     def formula(self, node: Node) -> Formula:

@@ -84,6 +84,8 @@ class BroadcastTo(Row):
     def infer(self, types: Sequence[TensorType], attrs: Mapping[str, Any], fit: Fit) -> TensorType:
         x, shape = _one(self.name, types), attrs["shape"]
         shift = len(shape) - x.rank
+        for extent in shape:
+            fit.at_least(extent, size(0), f"a shape of ({', '.join(map(str, shape))}): the size {extent} is below 0")
         if shift < 0:
             raise TraceError(f"broadcast_to: {x} has more axes than the shape ({', '.join(map(str, shape))})")
         for d, extent in enumerate(x.shape):

@@ -6,7 +6,7 @@ import networkx as nx
 
 from ..errors import GraphcError, GraphError
 from ..graph.graph import Graph
-from ..graph.node import Node
+from ..graph.node import Node, size_names
 from .leaves import LEAVES
 from .row import Fit
 from .table import ROWS
@@ -30,7 +30,7 @@ def verify(graph: Graph, *, stage: str = "", expanded: bool = False) -> None:
             raise GraphError(f"the input {node.attr('name')!r} is used but not declared{after}")
     known = set(graph.sizes())
     for node in graph.nodes:
-        missing = {n for extent in node.shape for n in extent.names} - known
+        missing = size_names(node) - known
         if missing and node.op != "state":
             raise GraphError(
                 f"the size {sorted(missing)[0]!r} is not a size of any input{after}: {node!r}",

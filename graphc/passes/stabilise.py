@@ -63,7 +63,13 @@ def sum_of_exp(node: Node) -> tuple[Node, Node] | None:
 
 
 def _is_shifted(x: Node) -> bool:
-    return x.op == "sub" and strip(x.operands[1])[0].op == "stop_gradient"
+    if x.op != "sub":
+        return False
+    shift = strip(x.operands[1])[0]
+    chosen = shift.operands[0] if shift.op == "stop_gradient" else shift
+    # a model may subtract what it likes; only its own maximum makes the sum safe
+    maximum = strip(chosen.operands[1])[0] if chosen.op == "where" else chosen
+    return maximum.op == "max" and maximum.operands[0] is x.operands[0]
 
 
 def maximum_of(x: Node, axes: tuple[int, ...]) -> Node:

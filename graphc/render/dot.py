@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
 from .picture import Box, Cluster, Edge, Line, Picture
-from .style import BOX, CLUSTER, EDGE, FONT, GREY, INK, TEXT, VERMILLION
+from .style import BOX, CLUSTER, EDGE, FONT, GREY, INK, TEXT
 
-WIDEST = {"code": 78, "title": 40, "head": 60}
+WIDEST = {"code": 78, "title": 40, "head": 60, "scope": 40, "place": 44}
 """Characters of a line, by its style, before it is wrapped."""
 NARROW = 34
 HEADING = 96
@@ -41,7 +41,10 @@ def _quote(text: str) -> str:
 
 def _clean(text: str) -> str:
     """Without control characters, which neither DOT nor SVG can hold."""
-    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else "�" for c in text.replace("\n", " ").replace("\t", " "))
+    return "".join(
+        c if c.isprintable() or unicodedata.category(c) == "Zs" else "�"
+        for c in text.replace("\n", " ").replace("\t", " ")
+    )
 
 
 def _escape(text: str) -> str:
@@ -132,10 +135,12 @@ def _cluster_lines(picture: Picture, parent: str, indent: str) -> Iterator[str]:
 def _cluster(cluster: Cluster, picture: Picture, indent: str) -> Iterator[str]:
     fill, border = CLUSTER[cluster.kind]
     name = _quote(f"title {cluster.id}")
+    first, *rest = cluster.title.split("\n")
+    title = [Line(first, "scope"), *(Line(text, "place") for text in rest)]
     yield f"{indent}subgraph {_quote('cluster_' + cluster.id)} {{"
     yield f'{indent}  graph [label="", style="rounded,filled", color="{border}", fillcolor="{fill}", margin=10];'
     # the title is a node, so that edges keep clear of it; it stands first among the cluster's first boxes
-    yield f"{indent}  {name} [shape=plain, label=<{_lines([Line(cluster.title, 'scope')])}>];"
+    yield f"{indent}  {name} [shape=plain, label=<{_lines(title)}>];"
     yield from _cluster_lines(picture, cluster.id, indent + "  ")
     yield indent + "}"
 
@@ -156,17 +161,23 @@ def _wire(box: Box, direction: str) -> str:
     """What lies on an edge: the value on one side of the line, the gradient on the other, the line drawn on between."""
     above = [line for line in box.lines if line.style in ("value", "mark")]
     below = [line for line in box.lines if line not in above]
-    colours = [TEXT["value"].colour] + ([VERMILLION] if below else [])
+    colours = [TEXT["value"].colour] + ([TEXT["gradient"].colour] if below else [])
+    sides = _lines(above), _lines(below) if below else "\N{NO-BREAK SPACE}"
     if direction == "LR":
-        bars = "".join(f'<TR><TD HEIGHT="1" FIXEDSIZE="FALSE" BGCOLOR="{c}"></TD></TR>' for c in reversed(colours))  # as dot draws parallel lines
-        bar = f'<TR><TD PORT="line" CELLPADDING="0"><TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0">{bars}</TABLE></TD></TR>'
-        rows = [f"<TR><TD>{_lines(above)}</TD></TR>", bar, f"<TR><TD>{_lines(below) if below else ' '}</TD></TR>"]
-        body = "".join(rows)
+        bars = [
+            f'<TR><TD HEIGHT="1" BGCOLOR="{c}"></TD></TR>' for c in reversed(colours)
+        ]  # as dot orders parallel lines
+        line = f'<TR><TD PORT="line" CELLPADDING="0">{_table("".join(bars))}</TD></TR>'
+        body = f"<TR><TD>{sides[0]}</TD></TR>{line}<TR><TD>{sides[1]}</TD></TR>"
     else:
-        bars = "".join(f'<TD WIDTH="1" BGCOLOR="{c}"></TD>' for c in colours)
-        bar = f'<TD PORT="line" CELLPADDING="0"><TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0"><TR>{bars}</TR></TABLE></TD>'
-        body = f"<TR><TD>{_lines(above)}</TD>{bar}<TD>{_lines(below) if below else ' '}</TD></TR>"
-    return f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="5">{body}</TABLE>'
+        bars = [f'<TD WIDTH="1" BGCOLOR="{c}"></TD>' for c in colours]
+        line = f'<TD PORT="line" CELLPADDING="0">{_table("<TR>" + "".join(bars) + "</TR>")}</TD>'
+        body = f"<TR><TD>{sides[0]}</TD>{line}<TD>{sides[1]}</TD></TR>"
+    return _table(body, padding=5)
+
+
+def _table(rows: str, padding: int = 0) -> str:
+    return f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="{padding}">{rows}</TABLE>'
 
 
 def _edge(edge: Edge, wires: set[str], across: bool) -> str:

@@ -37,7 +37,9 @@ def drawn(picture: Picture, format: str) -> bytes:
 def write(picture: Picture, file: Path, format: str) -> None:
     """Write the picture to a file. Where `dot` is missing, the DOT text is written beside it and the error says so."""
     if not file.parent.is_dir():
-        raise ArtifactError(f"there is no folder {file.parent} to write {file.name} into", how="make it, or choose another")
+        raise ArtifactError(
+            f"there is no folder {file.parent} to write {file.name} into", how="make it, or choose another"
+        )
     try:
         data = drawn(picture, format)
     except NoDot as error:

@@ -129,7 +129,9 @@ def clusters(boxes: list[Node], where: Scopes) -> list[Cluster]:
     """The clusters around boxes, outer ones first."""
     paths = dict.fromkeys(where.of[b][:d] for b in boxes for d in range(1, len(where.of[b]) + 1))
     return [
-        Cluster(cluster_id(p), where.titles.get(p, p[-1]), cluster_id(p[:-1]), "repeat" if p in where.titles else "scope")
+        Cluster(
+            cluster_id(p), where.titles.get(p, p[-1]), cluster_id(p[:-1]), "repeat" if p in where.titles else "scope"
+        )
         for p in paths
     ]
 

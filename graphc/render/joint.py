@@ -24,6 +24,7 @@ from .numbers import Sizes, array_text, evaluate
 from .outline import Outline, base, mark_texts, marks, mean
 from .picture import Box, Edge, Line, Picture
 from .repeats import scopes
+from .walk import reached
 
 Array = np.ndarray[Any, Any]
 
@@ -74,7 +75,15 @@ def joint(graph: Graph, values: Mapping[str, Array] | None = None, sizes: Sizes 
             several = readers[value] > 1
             lines = _wire(value, box, names(value, box), flow, outline, printer, several)
             lines += [Line(t, "mark") for t in mark_texts(operand)]
-            _add_wire(picture, f"w{number}", ids[value], ids[box], lines, (value, box) in flow.edges, cluster_id(where.of[box]))
+            _add_wire(
+                picture,
+                f"w{number}",
+                ids[value],
+                ids[box],
+                lines,
+                (value, box) in flow.edges,
+                cluster_id(where.of[box]),
+            )
             number += 1
     _add_loss(picture, graph, ids, flow, names, number)
     kinds = {b.kind for b in picture.boxes}
@@ -128,9 +137,7 @@ def _wire(
     return lines
 
 
-def _add_wire(
-    picture: Picture, wire: str, tail: str, head: str, lines: list[Line], back: bool, cluster: str
-) -> None:
+def _add_wire(picture: Picture, wire: str, tail: str, head: str, lines: list[Line], back: bool, cluster: str) -> None:
     picture.boxes.append(Box(wire, "wire", tuple(lines), cluster))
     kind = "both" if back else "value"
     picture.edges += [Edge(tail, wire, f"{kind} out"), Edge(wire, head, f"{kind} in")]
@@ -176,7 +183,7 @@ def flows(graph: Graph, outline: Outline, values: Mapping[str, Array] | None, si
     loss = new[graph.outputs["loss"]]
     outputs = {"loss": loss, **{f"value{i}": new[b] for b, i in number.items()}}
     before = set(outputs)
-    read = _reached(loss)
+    read = reached(loss)
     edges = {key: copy for key, copy in copies.items() if copy in read}
     outputs |= {f"edge{number[v]}:{number[b]}": Node("grad", (loss, c), c.type) for (v, b), c in edges.items()}
     totals = {b: new[b] for b in number if b.dtype.is_float and new[b] in read and new[b] is not loss}
@@ -191,24 +198,9 @@ def flows(graph: Graph, outline: Outline, values: Mapping[str, Array] | None, si
 
     return Flow(
         None if found is None else {b: found[derived.outputs[f"value{i}"]] for b, i in number.items()},
-        {
-            (v, b): value_of(name)
-            for v, b in edges
-            if (name := f"edge{number[v]}:{number[b]}") in flowing
-        },
+        {(v, b): value_of(name) for v, b in edges if (name := f"edge{number[v]}:{number[b]}") in flowing},
         {b: value_of(name) for b in totals if (name := f"total{number[b]}") in flowing},
     )
-
-
-def _reached(root: Node) -> set[Node]:
-    found: set[Node] = set()
-    waiting = [root]
-    while waiting:
-        node = waiting.pop()
-        if node not in found:
-            found.add(node)
-            waiting.extend(node.operands)
-    return found
 
 
 def _is_zero(node: Node) -> bool:

@@ -9,14 +9,14 @@ import numpy as np
 import sympy as sp
 
 from ..graph.node import Node
+from ..graph.size import product
 from ..ops.build import is_elementwise
 from ..ops.contract import split_spec
 from ..ops.elementwise import Elementwise
 from ..ops.table import row_of
 from ..pipeline import local_derivative
-from .notation import Printer, as_product, number_text, size_text
+from .notation import Printer, as_product, number_text, size_text, summed_axes
 from .outline import Outline, base, summed_by_mean
-from ..graph.size import product
 
 LONGEST = 26
 """Characters of a local derivative; a longer one is left out."""
@@ -52,10 +52,7 @@ def _of_product(value: Node, box: Node, own: str, name: str, printer: Printer) -
     mine = 0 if base(box.operands[0]) is value else 1
     other = printer.operand(box.operands[1 - mine], box, 4)
     first, second, result = output, inputs[1 - mine], inputs[mine]
-    shared = 0  # leading axes that both factors have and the result has not: the products are summed over them
-    while first[shared : shared + 1] and first[shared] == second[shared : shared + 1] and first[shared] not in result:
-        shared += 1
-    shared = max(0, min(shared, len(first) - 2, len(second) - 2))
+    shared = summed_axes(first, second, result)
     turned = as_product(first[shared:], second[shared:], result)
     if turned is None:
         return ""
@@ -66,9 +63,7 @@ def _of_product(value: Node, box: Node, own: str, name: str, printer: Printer) -
     return f"{'Σ ' if shared else ''}{text}, δ = ∂L/∂{own}"
 
 
-def _of_elementwise(
-    value: Node, box: Node, head: str, printer: Printer, values: Mapping[Node, Array] | None
-) -> str:
+def _of_elementwise(value: Node, box: Node, head: str, printer: Printer, values: Mapping[Node, Array] | None) -> str:
     row = row_of(box.op)
     assert isinstance(row, Elementwise)
     names: dict[sp.Basic, sp.Basic] = {}
@@ -103,7 +98,9 @@ def _plain(expression: sp.Basic) -> str:
     return text
 
 
-def _number(expression: sp.Basic, box: Node, names: Mapping[sp.Basic, sp.Basic], values: Mapping[Node, Array] | None) -> str | None:
+def _number(
+    expression: sp.Basic, box: Node, names: Mapping[sp.Basic, sp.Basic], values: Mapping[Node, Array] | None
+) -> str | None:
     """The number of a local derivative, where everything in it is a scalar."""
     if values is None or not expression.free_symbols:
         return None

@@ -16,6 +16,7 @@ from pathlib import Path
 from ..graph.graph import Graph
 from ..graph.node import Node
 from .notation import subscript
+from .outline import LEAVES
 
 SEVERAL = ("split", "grad", "hvp", "jvp", "scan")
 """Functions whose result is not one value."""
@@ -56,7 +57,21 @@ def _one_value(value: ast.expr) -> bool:
 
 
 def names_of(graph: Graph) -> dict[Node, str]:
-    """The names that the model gives to values, as far as they are known."""
+    """The names that a model gives to the values of its traced graph, as far as they are known."""
+    return _assigned(graph) | given_names(graph)
+
+
+def given_names(graph: Graph) -> dict[Node, str]:
+    """The names that a graph itself knows."""
+    names = {n: name for n, name in graph.tables.names.items() if not name.startswith("grad:")}
+    for name, node in graph.outputs.items():
+        if not name.startswith("grad:"):
+            names[node] = name
+    return names | {n: n.attr("name") for n in (*graph.nodes, *graph.inputs) if n.op in LEAVES}
+
+
+def _assigned(graph: Graph) -> dict[Node, str]:
+    """The names that lines `name = …` of the model give."""
     names: dict[Node, str] = {}
     made = []  # in the order in which the trace made them
     for node, origins in graph.tables.origins.items():
@@ -64,23 +79,16 @@ def names_of(graph: Graph) -> dict[Node, str]:
         made.append((node, assignments(source.file).get(source.line) if source else None, source and source.file))
     for (statement, _), run in groupby(made, key=lambda m: (m[1], m[2])):
         if statement is not None:
-            values = [node for node, _, _ in run if node.op not in ("const", "size", "input", "param", "state")]
+            values = [node for node, _, _ in run if node.op not in ("const", "size", *LEAVES)]
             if values:
                 names[values[-1]] = statement[1]
-    names |= {n: name for n, name in graph.tables.names.items() if not name.startswith("grad:")}
-    for name, node in graph.outputs.items():
-        if node.op not in ("input", "param", "state") and not name.startswith("grad:"):
-            names[node] = name
-    for node in (*graph.nodes, *graph.inputs):
-        if node.op in ("input", "param", "state"):
-            names[node] = node.attr("name")
     return names
 
 
 def distinct(boxes: Iterable[Node], known: Mapping[Node, str], letter: str = "v") -> dict[Node, str]:
     """A name for each box: known ones, numbered where several computed values share one; v₁, v₂, … for the others."""
     boxes = list(boxes)
-    names = {b: known[b] for b in boxes if b.op in ("input", "param", "state")}
+    names = {b: known[b] for b in boxes if b.op in LEAVES}
     computed = [b for b in boxes if b not in names]
     shared = Counter(known[b] for b in computed if b in known)
     leaves = set(names.values())

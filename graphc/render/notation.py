@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 from ..graph import scalar as sc
@@ -112,9 +113,7 @@ class Printer:
     def operand(self, operand: Node, box: Node, level: int = CHOICE) -> str:
         """An operand as the formula of a box writes it: a number, a name with its marks, or a formula in it."""
         node = base(operand)
-        if operand in self.outline.numbers:
-            text, own = self._node(node, box)
-        elif node in self.outline.inside:
+        if operand in self.outline.numbers or node in self.outline.inside:
             text, own = self._node(node, box)
         else:
             text, own = self.name(node, box), ATOM
@@ -136,6 +135,8 @@ class Printer:
             return text, ATOM if text.isalnum() else SUM
         if node.op == "mul" and node.operands[0] is node.operands[1]:
             return f"{self.operand(node.operands[0], box, ATOM)}²", POWER
+        if node.op == "div" and node in self.outline.numbers:
+            return f"{self.operand(node.operands[0], box, POWER)}/{self.operand(node.operands[1], box, POWER)}", PRODUCT
         if node.op == "pow":
             return self._power(node, box)
         if node.op == "einsum":
@@ -152,8 +153,9 @@ class Printer:
             return f"{size_text(start)}, {size_text(start + step)}, … < {stop}", CHOICE
         if node.op == "formula":
             texts = [self.operand(o, box, ATOM) for o in node.operands]
-            return formula_text(node.attr("formula"), texts), SUM
-        return call(node.op, [(lambda level, o=o: self.operand(o, box, level)) for o in node.operands], _attrs(node))
+            numbers = {k for k, o in enumerate(node.operands) if o in self.outline.numbers}
+            return formula_text(node.attr("formula"), texts, numbers), SUM
+        return call(node.op, [partial(self.operand, o, box) for o in node.operands], _attrs(node))
 
     def _power(self, node: Node, box: Node) -> tuple[str, int]:
         x, n = node.operands
@@ -164,13 +166,22 @@ class Printer:
     def _einsum(self, node: Node, box: Node) -> tuple[str, int]:
         inputs, output = split_spec(node.attr("spec"))
         if len(inputs) == 2:
-            turned = as_product(inputs[0], inputs[1], output)
+            summed = summed_axes(inputs[0], inputs[1], output)
+            turned = as_product(inputs[0][summed:], inputs[1][summed:], output)
             if turned is not None:
                 order, marked = turned
                 texts = [self.operand(node.operands[k], box, POWER) + marked[k] for k in order]
-                return " ".join(texts), PRODUCT
+                return ("Σ " if summed else "") + " ".join(texts), PRODUCT
         texts = [self.operand(o, box) for o in node.operands]
         return f"einsum({node.attr('spec').replace('->', ' → ')}; {', '.join(texts)})", ATOM
+
+
+def summed_axes(a: str, b: str, out: str) -> int:
+    """How many leading axes of both factors a contraction sums whole products over: `abc,abd->cd` is Σ xᵀ y."""
+    count = 0
+    while count < min(len(a), len(b)) - 2 and a[count] == b[count] and a[count] not in out:
+        count += 1
+    return count
 
 
 def as_product(a: str, b: str, out: str) -> tuple[tuple[int, int], tuple[str, str]] | None:
@@ -248,11 +259,17 @@ def _slice(node: Node) -> str:
 
 
 # -- formulas in index form ------------------------------------------------------------------------------------------
-def formula_text(formula: Formula, operands: Sequence[str]) -> str:
-    """A formula in index form: `Σⱼ δ[i, j] if I[i] = j else 0`; a scatter says where it writes."""
+def formula_text(formula: Formula, operands: Sequence[str], numbers: Collection[int] = ()) -> str:
+    """A formula in index form: `Σ_j δ[i, j] if I[i] == j else 0`; a scatter says where it writes.
+
+    numbers: the operands that are the same everywhere, and need no index.
+    """
     texts = []
     for clause in formula.clauses:
-        reads = [f"{operands[r.operand]}[{_indices(r.map, operands)}]" for r in clause.reads]
+        reads = [
+            operands[r.operand] + ("" if r.operand in numbers else f"[{_indices(r.map, operands)}]")
+            for r in clause.reads
+        ]
 
         def leaf(e: Scalar, reads: Sequence[str] = reads) -> str:
             if e.op == "arg":
@@ -280,7 +297,7 @@ def _scalar(expression: Scalar, leaf: Callable[[Scalar], str]) -> tuple[str, int
             return leaf(e), ATOM
         if e.op == "mul" and e.args[0] is e.args[1]:
             return f"{_bracketed(*args[0], ATOM)}²", POWER
-        return call(e.op, [(lambda level, a=a: _bracketed(*a, level)) for a in args])
+        return call(e.op, [partial(_bracketed, *a) for a in args])
 
     text, own = sc.fold(expression, visit)
     return text, own

@@ -50,7 +50,9 @@ def _value(node: Node, operands: list[Array], values: Mapping[str, Array], sizes
         return _formula(node.attr("formula"), operands, node, sizes)
     oracle = row_of(node.op).oracle
     if oracle is None:
-        raise GraphError(f"{node.op} cannot be evaluated for a picture", how="leave the inputs out to draw it without numbers")
+        raise GraphError(
+            f"{node.op} cannot be evaluated for a picture", how="leave the inputs out to draw it without numbers"
+        )
     if is_elementwise(node):
         return oracle(*operands)
     return oracle(*operands, **{name: _number(value, sizes) for name, value in node.attrs})

@@ -96,9 +96,7 @@ class Outline:
                 (user,) = users
                 if any(fold(user, node) for fold in self.folds):
                     self.inside[node] = self.inside.get(user, user)
-        self.boxes = [
-            n for n in nodes if n.op not in MARKS and n not in self.numbers and n not in self.inside
-        ]
+        self.boxes = [n for n in nodes if n.op not in MARKS and n not in self.numbers and n not in self.inside]
         self.boxes = [i for i in self.graph.inputs if i not in set(self.boxes)] + self.boxes
 
     def _is_number(self, node: Node) -> bool:

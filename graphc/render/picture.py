@@ -36,7 +36,8 @@ class Edge:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A frame around boxes and other clusters; parent: the id of the cluster that it lies in. kind: see style.CLUSTER."""
+    """A frame around boxes and other clusters. title: lines, the first in bold; parent: the id of the cluster that it lies
+    in; kind: see style.CLUSTER."""
 
     id: str
     title: str

@@ -64,13 +64,14 @@ TEXT = {
     "plain": TextStyle(),
     "title": TextStyle(points=12, bold=True),
     "small": TextStyle(colour=GREY, points=10),
-    "pale": TextStyle(colour=GREY, points=11),
     "value": TextStyle(colour=BLUE, points=11),
     "gradient": TextStyle(colour=VERMILLION, points=11),
     "mark": TextStyle(colour=GREY, points=10),
     "local": TextStyle(colour=GREY, points=10),
     "code": TextStyle(points=10, left=True),
-    "scope": TextStyle(colour=GREY, bold=True),
+    "scope": TextStyle(colour=GREY, bold=True, left=True),
+    "place": TextStyle(colour=GREY, points=10, left=True),
+    "note": TextStyle(colour=GREY, points=10, left=True),
     "head": TextStyle(points=12, bold=True, left=True),
 }
 

@@ -119,8 +119,14 @@ def _files(contents: Contents) -> dict[str, bytes]:
         # parameters may be saved again after training: their shapes are checked when they are loaded, not their digest
         "sha256": {n: hashlib.sha256(data).hexdigest() for n, data in files.items() if n != "params.safetensors"},
     }
+    manifest["digest"] = _digest(manifest)
     files["manifest.json"] = _json(manifest, indent=2)
     return files
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """The digest of a manifest's content."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _json(data: Any, indent: int | None = None) -> bytes:
@@ -289,6 +295,11 @@ def _manifest(place: Path) -> dict[str, Any]:
         raise ArtifactError(
             f"{place / 'manifest.json'} is truncated or edited: {error}", how="compile the model again"
         ) from error
+    if version == FORMAT_VERSION and manifest.pop("digest", None) != _digest(manifest):
+        raise ArtifactError(
+            f"{place / 'manifest.json'} is not what was compiled: it was edited or truncated",
+            how="compile the model again",
+        )
     if version != FORMAT_VERSION:
         raise ArtifactError(
             f"{place / 'manifest.json'} has the format {version}, this graphc reads {FORMAT_VERSION}",

@@ -35,20 +35,11 @@ class CudaExecutor:
         self.kernels, self.progress = kernels, progress
         self.copies: WeakValueDictionary[tuple[int, int, str], _Copy] = WeakValueDictionary()
 
-    def source(self, instruction: Instruction) -> KernelSource:
-        """The text of the kernel that an instruction runs."""
-        of = cuda_words.fixed_sources() if instruction.fixed else self.kernels
-        return of[instruction.kernel]
-
-    def sources(self, programs: Iterable[Program]) -> dict[str, KernelSource]:
-        """The kernels of some programs, each once, by the names that programs give them."""
-        return {i.kernel: self.source(i) for p in programs for i in p.instructions}
-
     def prepare(self, programs: Iterable[Program]) -> None:
         """Compile every kernel of some programs now, if there is a GPU; elsewhere there is nothing to prepare."""
         if cuda_words.is_simulated() or not cuda_words.numba_cuda().is_available():
             return
-        wanted = dict.fromkeys(self.sources(programs).values())
+        wanted = dict.fromkeys(sources(self.kernels, programs).values())
         for done, kernel in enumerate(wanted):
             if self.progress:
                 self.progress(done, len(wanted), kernel.name)
@@ -67,6 +58,22 @@ class CudaExecutor:
         if copy is None:
             copy = self.copies[key] = _Copy(host)
         return copy
+
+
+def source_of(kernels: Mapping[str, KernelSource], instruction: Instruction) -> KernelSource:
+    """The text of the kernel that an instruction runs."""
+    return (cuda_words.fixed_sources() if instruction.fixed else kernels)[instruction.kernel]
+
+
+def sources(kernels: Mapping[str, KernelSource], programs: Iterable[Program]) -> dict[str, KernelSource]:
+    """The kernels that some programs run, by name; the runtime's own are called `fixed_…`."""
+    instructions = (i for p in programs for i in p.instructions)
+    return {("fixed_" if i.fixed else "") + i.kernel: source_of(kernels, i) for i in instructions}
+
+
+def ptx_of(kernels: Mapping[str, KernelSource], programs: Iterable[Program], cc: int) -> dict[str, str]:
+    """The kernels that some programs run as PTX for a compute capability such as 80 or 90, by name. Needs no GPU."""
+    return {name: cuda_words.ptx(kernel, cc) for name, kernel in sources(kernels, programs).items()}
 
 
 class _Copy:
@@ -133,7 +140,7 @@ class _CudaBound:
         self.launches = [
             (
                 instruction,
-                cuda_words.function_of(executor.source(instruction)),
+                cuda_words.function_of(source_of(executor.kernels, instruction)),
                 [(number, offset.evaluate(sizes)) for number, offset in instruction.arrays],
                 [s.evaluate(sizes) for s in instruction.sizes],
             )

@@ -20,6 +20,7 @@ import functools
 import importlib.util
 import linecache
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -158,8 +159,7 @@ def _constants() -> Namespace:
 
 @functools.cache
 def _device_words() -> Namespace:
-    from numba.cuda import types
-
+    types = _numba_types()
     words = _constants() | {name: getattr(math, name) for name in _MATH}
     words |= {t: getattr(types, _NUMBA[t]) for t in _TYPES} | {"bool_": types.boolean}
     known = set(words)
@@ -169,6 +169,12 @@ def _device_words() -> Namespace:
         # and PTX is made where there is none
         words[name] = numba_cuda().jit(words[name], device=True, inline="always")
     return words
+
+
+def _numba_types() -> Any:
+    from numba.cuda import types
+
+    return types
 
 
 _NUMBA = {"f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "u8": "uint8", "bool": "boolean"}
@@ -198,7 +204,7 @@ def _python(kernel: KernelSource) -> Callable[..., None]:
 
 def types_of(kernel: KernelSource) -> tuple[Any, ...]:
     """The Numba types of a kernel's parameters."""
-    from numba.cuda import types
+    types = _numba_types()
 
     def numba(kind: str) -> Any:
         return numba(kind[:-1])[::1] if kind.endswith("*") else getattr(types, _NUMBA[kind])
@@ -210,16 +216,18 @@ def ptx(kernel: KernelSource, cc: int) -> str:
     """The kernel as PTX for a compute capability such as 80 or 90. Needs no GPU."""
     if is_simulated():
         raise GraphcError("Numba's simulator makes no PTX", how="unset NUMBA_ENABLE_CUDASIM")
-    from numba.cuda import types
+    from cuda.pathfinder import DynamicLibNotFoundError
 
-    text, _ = numba_cuda().compile(
-        _python(kernel),
-        types.void(*types_of(kernel)),
-        device=False,
-        abi="numba",
-        cc=divmod(cc, 10),
-        output="ptx",
-    )
+    signature = _numba_types().void(*types_of(kernel))
+    options = dict(device=False, abi="numba", cc=divmod(cc, 10), output="ptx")
+    try:
+        text, _ = numba_cuda().compile(_python(kernel), signature, **options)
+    except DynamicLibNotFoundError as error:
+        raise GraphcError("NVIDIA's compiler libraries are not installed", how="pip install 'graphc[cuda]'") from error
+    made_for = re.search(r"^\.target sm_(\d+)", text, re.MULTILINE)
+    if made_for is None or int(made_for[1]) != cc:  # the nearest that is known is taken without a word
+        nearest = made_for[1] if made_for else "none"
+        raise GraphcError(f"NVIDIA's compiler knows no compute capability {cc}", how=f"the nearest is {nearest}")
     return str(text)
 
 

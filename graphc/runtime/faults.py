@@ -8,6 +8,5 @@ from .program import Instruction
 
 def index_fault(instruction: Instruction, value: int, limit: int, position: int) -> RuntimeFault:
     """An index out of range, found by an instruction that checks."""
-    where, _, message = instruction.message.partition(": ")
-    text = message.format(value=value, limit=limit, position=position)
-    return RuntimeFault(text, where=where or None, how=f"an index must be at least 0 and below {limit}")
+    text = instruction.message.format(value=value, limit=limit, position=position)
+    return RuntimeFault(text, where=instruction.where or None, how=f"an index must be at least 0 and below {limit}")

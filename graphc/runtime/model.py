@@ -15,7 +15,7 @@ from ..graph.size import Size
 from . import variables
 from .execute import Bound, Executor
 from .program import Buffer, Program
-from .variables import Parameters, States, unknown
+from .variables import Arrays, Parameters, States, unknown
 
 Array = np.ndarray[Any, Any]
 
@@ -81,7 +81,7 @@ class Entry:
         self,
         *args: Any,
         train: bool = False,
-        outputs: list[str] | tuple[str, ...] | None = None,
+        outputs: str | list[str] | tuple[str, ...] | None = None,
         out: Mapping[str, Array] | None = None,
         **inputs: Any,
     ) -> dict[str, Array]:
@@ -92,6 +92,7 @@ class Entry:
         given = self._named(args, inputs)
         needs = self.signature.needs
         if outputs is not None:
+            outputs = [outputs] if isinstance(outputs, str) else outputs
             for name in outputs:
                 if name not in needs:
                     raise unknown("output", name, list(needs))
@@ -132,6 +133,12 @@ class Entry:
             raise InputError(
                 f"the cost depends on the size {error.args[0]!r}", how=f"pass {', '.join(f'{n}=…' for n in names)}"
             ) from error
+
+    def program(self, kind: str) -> Program:
+        """What runs when all inputs are given: the program "forward", "gradient" or "step"."""
+        inputs = [d.name for d in self.signature.inputs]
+        wanted = forward_kind(self.signature, self.signature.needs, inputs) if kind == "forward" else kind
+        return self._programs(wanted, inputs)
 
     def _checked(
         self, kind: str, args: tuple[Any, ...], inputs: dict[str, Any], out: Mapping[str, Array] | None
@@ -290,6 +297,8 @@ class _Call:
     def _check_out(self, out: Mapping[str, Array]) -> None:
         """`out` names outputs, or parameters for their gradients, and its arrays lie apart."""
         known = {b.name.removeprefix("grad:") for _, b in self.outputs}
+        if not isinstance(out, Mapping) or not all(isinstance(a, np.ndarray) for a in out.values()):
+            raise InputError("out= is a mapping from output names to arrays", how='out={"y": array}')
         for name in out:
             if name.removeprefix("grad:") not in known:
                 raise unknown("output", name, sorted(known))
@@ -335,7 +344,8 @@ class _Call:
         shapes = {n: arrays[n].shape if n in arrays else np.shape(v) for n, v in given.items()}
         sizes = bind_sizes([(d, shapes[n]) for n, d in entry._declared.items() if n in shapes])
         errors: list[GraphcError] = []
-        for guard in program.guards:
+        distinct = {(g.left, g.right, g.relation): g for g in reversed(program.guards)}  # the first of equal ones
+        for guard in reversed(distinct.values()):
             if guard.left.names | guard.right.names <= sizes.keys() and not guard.holds(sizes):
                 left, right = guard.left.evaluate(sizes), guard.right.evaluate(sizes)
                 errors.append(
@@ -463,9 +473,9 @@ class CompiledModel:
         return self._only().signature
 
     @property
-    def states(self) -> dict[str, Array]:
-        """name → the array of a state that exists so far."""
-        return self._states.arrays
+    def states(self) -> Arrays:
+        """name → the array of a state that exists so far; one of symbolic shape exists from the first call on."""
+        return Arrays(self._states.arrays)
 
     def reset(self) -> None:
         """Take all states back to their beginning."""
@@ -517,6 +527,18 @@ class CompiledModel:
             for n, e in self.entries.items()
         }
         return CompiledModel(self.name, entries, self.params, states, self._info)
+
+    def _repr_svg_(self) -> str | None:
+        """The picture that a notebook shows of a single model; None where `dot` is not installed."""
+        from ..render import notebook
+
+        return notebook.svg(self)
+
+    def _repr_html_(self) -> str:
+        """The pictures of all models, or their text where `dot` is not installed."""
+        from ..render import notebook
+
+        return notebook.page(self)
 
     def __repr__(self) -> str:
         return "\n".join(

@@ -46,7 +46,7 @@ class Instruction:
     """Run `kernel` over arrays, each a buffer and the offset of its first element, and then sizes.
 
     fixed: the kernel is one of the runtime's own. message: what to say when a check fails. operations: how many
-    arithmetic operations it does.
+    arithmetic operations it does. where: the model's line.
     """
 
     kernel: str
@@ -55,16 +55,17 @@ class Instruction:
     fixed: bool = False
     message: str = ""
     operations: Size = NOTHING
+    where: str = ""
 
     def to_json(self) -> list[Any]:
         arrays, sizes = [[b, str(o)] for b, o in self.arrays], [str(s) for s in self.sizes]
-        return [self.kernel, arrays, sizes, self.fixed, self.message, str(self.operations)]
+        return [self.kernel, arrays, sizes, self.fixed, self.message, str(self.operations), self.where]
 
     @staticmethod
     def from_json(data: list[Any]) -> Instruction:
-        kernel, arrays, sizes, fixed, message, operations = data
+        kernel, arrays, sizes, fixed, message, operations, where = data
         read = tuple((b, parse(o)) for b, o in arrays)
-        return Instruction(kernel, read, tuple(map(parse, sizes)), fixed, message, parse(operations))
+        return Instruction(kernel, read, tuple(map(parse, sizes)), fixed, message, parse(operations), where)
 
 
 @dataclass(frozen=True)

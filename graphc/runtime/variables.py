@@ -18,25 +18,30 @@ from ..graph.size import Size
 Array = np.ndarray[Any, Any]
 
 
-class Parameters(Mapping[str, Array]):
+class Arrays(Mapping[str, Array]):
     """name → writable array. Setting copies into the array, so that its memory stays where it is."""
 
-    def __init__(self, arrays: dict[str, Array], trainable: Mapping[str, bool]):
+    kind = "state"
+
+    def __init__(self, arrays: dict[str, Array]):
         self._arrays = arrays
-        self.trainable = dict(trainable)
 
     def __getitem__(self, name: str) -> Array:
         try:
             return self._arrays[name]
         except KeyError:
-            raise unknown("parameter", name, self._arrays) from None
+            raise unknown(self.kind, name, self._arrays) from None
 
     def __setitem__(self, name: str, value: Any) -> None:
-        target, new = self[name], np.asarray(value)
+        target = self[name]
+        try:
+            new = np.asarray(value, target.dtype)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the {self.kind} {name!r} cannot be set: {error}") from error
         if new.shape != target.shape:
-            raise InputError(f"the parameter {name!r} has the shape {target.shape}, not {new.shape}")
+            raise InputError(f"the {self.kind} {name!r} has the shape {target.shape}, not {new.shape}")
         if not target.flags.writeable:
-            raise InputError(f"the parameter {name!r} is frozen", how="call thaw() on the model first")
+            raise InputError(f"the {self.kind} {name!r} is frozen", how="call thaw() on the model first")
         target[...] = new
 
     def __contains__(self, name: object) -> bool:
@@ -49,10 +54,17 @@ class Parameters(Mapping[str, Array]):
         return len(self._arrays)
 
     def __repr__(self) -> str:
-        return "\n".join(
-            f"{n}: {a.dtype}{list(a.shape)}{'' if self.trainable[n] else ' (not trainable)'}"
-            for n, a in self._arrays.items()
-        )
+        return "\n".join(f"{n}: {a.dtype}{list(a.shape)}" for n, a in self._arrays.items())
+
+
+class Parameters(Arrays):
+    """The parameters of a model, and which of them are trained."""
+
+    kind = "parameter"
+
+    def __init__(self, arrays: dict[str, Array], trainable: Mapping[str, bool]):
+        super().__init__(arrays)
+        self.trainable = dict(trainable)
 
 
 def unknown(kind: str, name: str, known: Mapping[str, Any] | list[str] | tuple[str, ...]) -> GraphcError:
@@ -172,5 +184,8 @@ def assign(targets: Mapping[str, Array], loaded: Mapping[str, Array], path: str 
             f"the parameters in {path} do not fit: {'; '.join(problems)}",
             how="load parameters saved from the same model and hyperparameters",
         )
+    frozen = [n for n, a in targets.items() if not a.flags.writeable]
+    if frozen:
+        raise InputError(f"the parameter {frozen[0]!r} is frozen", how="call thaw() on the model first")
     for name, array in targets.items():
         array[...] = loaded[name]

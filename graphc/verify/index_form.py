@@ -11,19 +11,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count, permutations
+from typing import Any
 
 import sympy as sp
 
 from ..graph import scalar as sc
 from ..graph.dtype import DType, f32
-from ..graph.formula import Affine, Index
+from ..graph.formula import Affine, Clause, Index
 from ..graph.node import Node
 from ..graph.scalar import Scalar
 from ..graph.size import Size
 from ..ops.contract import split_spec
 from ..ops.elementwise import ROWS
 
-Expr = sp.Expr
+Expr = Any  # a SymPy expression; SymPy is not typed
 _fresh = count()
 
 
@@ -241,7 +242,7 @@ class IndexForms:
                     return symbol_of(i.constant) + sum((symbol_of(c) * at[a] for a, c in i.terms), sp.Integer(0))
                 return self._single(node.operands[i.operand], [index(m) for m in i.map])
 
-            def leaf(e: Scalar, at: list[sp.Symbol] = at, clause=clause) -> Expr:  # type: ignore[no-untyped-def]
+            def leaf(e: Scalar, at: list[sp.Symbol] = at, clause: Clause = clause) -> Expr:
                 if e.op == "arg":
                     read = clause.reads[e.value]
                     return self._single(node.operands[read.operand], [index(i) for i in read.map])

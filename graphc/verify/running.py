@@ -79,7 +79,7 @@ def one_by_one(compilation: Compilation, graph: Graph, at: Point) -> list[tuple[
     apart = tuple(replace(b, kind="scratch") if b.kind == "temp" else b for b in lowered.program.buffers)
     arrays = _arrays(lowered, at)
     executor = EXECUTORS[compilation.options.target](lowered.book.kernels)
-    written = []
+    written: list[tuple[str, Mapping[Node, Array]]] = []
     for step, instruction in zip(lowered.steps.steps, lowered.program.instructions, strict=True):
         bound = executor.bound(Program("", apart, (instruction,), ()), at.sizes)
         for number, array in arrays.items():

@@ -25,7 +25,7 @@ def test_stages_keep_the_values(seed):
     check_graphs(program)
 
 
-@settings(max_examples=12, **FIXED)
+@settings(max_examples=25, **FIXED)
 @given(st.integers(0, 2**32))
 def test_the_generated_source_gives_the_values(seed):
     """Outputs, gradients and updates, two calls in a row, by the source run as Python."""

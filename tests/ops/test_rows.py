@@ -190,3 +190,29 @@ def test_rows_without_derivative_give_zero():
         loss = build.reduce("sum", build.cast(y, f64), [0])
         graph, _ = lower(Graph("g", (x,), {"d": build.make("grad", loss, x)}), stop_after=STAGES[4])
         np.testing.assert_array_equal(evaluate(graph, {"x0": np.ones(3)}, {})[0]["d"], np.zeros(3))
+
+
+@pytest.mark.parametrize("target", ["cpu", "numpy"])
+@pytest.mark.parametrize("kind", ["i32", "i64"])
+def test_integers(kind, target):
+    """Rows over integers, at both ends of their range; the neutral elements of max and min are the ends themselves."""
+    dtype = getattr(gc, kind)
+    info = np.iinfo(dtype.numpy)
+    x = np.array([[info.min, info.min, info.min + 1], [info.max, info.max - 1, info.max], [-3, 0, 7]], dtype.numpy)
+    y = np.array([[3, -2, 1], [0, 5, -5], [2, 2, 2]], dtype.numpy)
+    names = ("add", "sub", "mul", "maximum", "minimum", "less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
+
+    def function(x, y):
+        found = {n: record(n, x, y) for n in names} | {n: record(n, y) for n in ("neg", "abs", "relu")}
+        found |= {f"{n}_{a}": getattr(gc, n)(x, axis=a) for n in ("max", "min", "argmax") for a in (0, 1)}
+        return gc.outputs(**found, sum=gc.sum(y, axis=0), product=gc.einsum("ij,jk->ik", y, y), mean=gc.mean(y), wide=gc.cast(x, gc.i64) * 1, real=gc.cast(y, gc.f64) / 2)
+
+    m = gc.compile(Model(function, "integers", {"x": dtype[3, 3], "y": dtype[3, 3]}, {}, SourceLine(__file__, 1)), target=target, dtype="float64")
+    got = m.forward(x, y)
+    with np.errstate(all="ignore"):
+        want = {n: ELEMENTWISE[n].oracle(x, y) for n in names} | {"neg": -y, "abs": np.abs(y), "relu": np.maximum(y, 0)}
+    want |= {f"{n}_{a}": getattr(np, n)(x, axis=a) for n in ("max", "min", "argmax") for a in (0, 1)}
+    want |= dict(sum=y.sum(0), product=y @ y, mean=y.mean(), wide=x.astype(np.int64), real=y / 2)
+    for name, value in want.items():
+        np.testing.assert_array_equal(got[name], value, err_msg=name)
+        assert got[name].dtype == value.dtype, name
