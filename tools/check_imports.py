@@ -34,7 +34,7 @@ class Row:
 
 STAGE = ("errors", "graph", "symbolic", "ops")
 BELOW_PIPELINE = (*STAGE, "frontend", "nn", "derivatives", "passes", "lowering", "codegen", "runtime")
-BELOW_TOP = (*BELOW_PIPELINE, "pipeline")
+BELOW_TOP = (*BELOW_PIPELINE, "assembly", "pipeline")
 
 # In order: a row names only rows above it, so the table itself has no cycle.
 TABLE = (
@@ -50,8 +50,10 @@ TABLE = (
     Row("codegen", ("errors", "graph", "symbolic", "lowering.ir"), "a printer sees the Kernel IR, not how it was made"),
     Row("runtime", ("errors", "graph.size", "graph.dtype", "codegen.primitives", "codegen.vecmath"),
         "a compiled model runs without the compiler"),
-    Row("pipeline", BELOW_PIPELINE, "the one place that knows all the stages"),
-    Row("verify", (*BELOW_PIPELINE, "pipeline"), "it checks what the whole pipeline made; no stage knows it"),
+    Row("assembly", ("errors", "graph", "symbolic", "lowering", "codegen", "runtime"),
+        "it turns what lowering made into what the runtime runs"),
+    Row("pipeline", (*BELOW_PIPELINE, "assembly"), "the one place that knows all the stages"),
+    Row("verify", BELOW_TOP, "it checks what the whole pipeline made; no stage knows it"),
     Row("render", (*STAGE, "runtime", "pipeline"), "pictures are made of graphs; no stage knows them"),
     Row("train", BELOW_TOP, "on top: nothing below knows it"),
     Row("interop", BELOW_TOP, "on top: nothing below knows it"),

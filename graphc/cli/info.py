@@ -12,7 +12,8 @@ import typer
 from . import options, screen
 
 if TYPE_CHECKING:
-    from ..runtime.model import CompiledModel, Declared
+    from ..runtime.model import CompiledModel
+    from ..runtime.signature import Declared
 
 NAME = "info"
 

@@ -18,7 +18,8 @@ from ..errors import ArtifactError, DataError, ModelError
 from . import options, screen
 
 if TYPE_CHECKING:
-    from ..runtime.model import CompiledModel, Declared
+    from ..runtime.model import CompiledModel
+    from ..runtime.signature import Declared
     from ..train.dataset import Dataset
     from ..train.loop import Result
     from ..train.settings import Settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,14 +27,18 @@ __all__ = [
     "cos",
     "dim",
     "einsum",
+    "elu",
     "equal",
     "erf",
     "exp",
     "expand_dims",
     "expm1",
+    "floor",
     "full",
+    "gelu",
     "grad",
     "hvp",
+    "leaky_relu",
     "log",
     "log1p",
     "log_softmax",
@@ -51,6 +56,8 @@ __all__ = [
     "relu",
     "reshape",
     "sigmoid",
+    "sign",
+    "silu",
     "sin",
     "softmax",
     "softplus",
@@ -59,6 +66,7 @@ __all__ = [
     "square",
     "squeeze",
     "stack",
+    "step",
     "stop_gradient",
     "sum",
     "take",
@@ -131,6 +139,48 @@ def softplus(x: Value) -> Tensor:
 def relu(x: Value) -> Tensor:
     """max(x, 0); its derivative at 0 is 0."""
     return elementwise("relu", x)
+
+
+def leaky_relu(x: Value, slope: Value = 0.01) -> Tensor:
+    """x where x > 0, else slope·x; its derivative at 0 is the slope."""
+    x = lift(x)
+    return where(x > 0, x, slope * x)
+
+
+def elu(x: Value, alpha: Value = 1.0) -> Tensor:
+    """x where x > 0, else α(e^x − 1); its derivative at 0 is α."""
+    x = lift(x)
+    return where(x > 0, x, alpha * expm1(x))  # e^x may overflow above 0, where it is not taken
+
+
+def silu(x: Value) -> Tensor:
+    """x·σ(x), also called swish."""
+    return elementwise("silu", x)
+
+
+def gelu(x: Value, approximate: str = "none") -> Tensor:
+    """x·Φ(x), Φ being the normal distribution's; approximate="tanh" computes Φ with a tanh instead of an erf."""
+    if approximate == "none":
+        return elementwise("gelu", x)
+    if approximate != "tanh":
+        return fail(TraceError(f"gelu has no approximation {approximate!r}", how='"none" or "tanh"'))
+    x = lift(x)
+    return 0.5 * x * (1 + tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))))
+
+
+def step(x: Value) -> Tensor:
+    """1 where x > 0, else 0: Heaviside's function, 0 at 0; its derivative is 0."""
+    return elementwise("step", x)
+
+
+def sign(x: Value) -> Tensor:
+    """1 above 0, −1 below, 0 at 0; its derivative is 0."""
+    return elementwise("sign", x)
+
+
+def floor(x: Value) -> Tensor:
+    """The largest integer that is not above x; its derivative is 0."""
+    return elementwise("floor", x)
 
 
 def erf(x: Value) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import signature
-from math import erf
+from math import erf, erfc
 from typing import Any
 
 import numpy as np
@@ -116,6 +116,27 @@ def _softplus(x: Scalar) -> Scalar:
     return _apply("add", _apply("maximum", x, _number(0, x)), _apply("log1p", t))
 
 
+def _step(x: Scalar) -> Scalar:
+    # a NaN is neither above 0 nor not above it, and stays
+    zero = _number(0, x)
+    return _apply(
+        "where", _apply("greater", x, zero), _number(1, x), _apply("where", _apply("less_equal", x, zero), zero, x)
+    )
+
+
+def _sign(x: Scalar) -> Scalar:
+    # what is neither above nor below 0 is 0 or NaN, and stays
+    zero = _number(0, x)
+    below = _apply("where", _apply("less", x, zero), _number(-1, x), x)
+    return _apply("where", _apply("greater", x, zero), _number(1, x), below)
+
+
+def _gelu(x: Scalar) -> Scalar:
+    half = _number(0.5, x)
+    z = _apply("mul", x, _apply("sqrt", half))
+    return _apply("mul", _apply("mul", half, x), _apply("add", _number(1, x), _apply("erf", z)))
+
+
 def _s(*shapes: tuple[int, ...], low: float = -2.0, high: float = 2.0) -> Sample:
     return Sample(shapes, ((low, high),) * len(shapes))
 
@@ -134,6 +155,12 @@ def _sigmoid_np(x: np.ndarray) -> np.ndarray:
 
 def _erf_np(x: np.ndarray) -> np.ndarray:
     return np.vectorize(erf, otypes=[np.result_type(x, np.float32)])(x)
+
+
+def _gelu_np(x: np.ndarray) -> np.ndarray:
+    x = np.asarray(x)
+    tail = np.vectorize(erfc, otypes=[np.float64])(x.astype(np.float64) / -(2**0.5))
+    return (x * (tail / 2)).astype(x.dtype)
 
 
 _TABLE: tuple[Elementwise, ...] = (
@@ -334,6 +361,35 @@ _TABLE: tuple[Elementwise, ...] = (
         # y > 0 just where x > 0, and y is at hand where x need not be stored
         stable={0: lambda x, y: piecewise((1, y > 0), (0, True))},
     ),
+    # steps: flat wherever they have a derivative, and it is declared zero at the jumps too
+    Elementwise(
+        name="step",
+        math=lambda x: piecewise((1, x > 0), (0, True)),
+        oracle=lambda x: np.heaviside(x, np.zeros_like(x)),
+        samples=_ONE,
+        latex="\\mathrm{{step}}({0})",
+        eval=_step,
+        differentiable=False,
+    ),
+    Elementwise(
+        name="sign",
+        math=lambda x: piecewise((1, x > 0), (-1, x < 0), (0, True)),
+        oracle=np.sign,
+        samples=_ONE,
+        latex="\\mathrm{{sign}}({0})",
+        eval=_sign,
+        differentiable=False,
+    ),
+    Elementwise(
+        name="floor",
+        math=lambda x: sp.floor(x),
+        oracle=np.floor,
+        samples=_ONE,
+        latex="\\lfloor {0} \\rfloor",
+        floats_only=True,
+        differentiable=False,
+        primitive=True,
+    ),
     # exponentials and logarithms
     Elementwise(
         name="exp",
@@ -440,6 +496,26 @@ _TABLE: tuple[Elementwise, ...] = (
         floats_only=True,
         # the derived e^x/(1 + e^x) is ∞/∞ for large x; it is the sigmoid
         stable={0: lambda x, y: sp.Function("sigmoid")(x)},
+    ),
+    Elementwise(
+        name="silu",
+        math=lambda x: x / (1 + sp.exp(-x)),
+        eval=lambda x: _apply("mul", x, _sigmoid(x)),
+        oracle=lambda x: x * _sigmoid_np(x),
+        samples=_ONE,
+        latex="\\mathrm{{SiLU}}({0})",
+        floats_only=True,
+        # s + y(1 - s) with s = σ(x); the derived x·e^-x/(1 + e^-x)² is ∞/∞ for x far below 0
+        stable={0: lambda x, y: sp.Function("sigmoid")(x) + y * (1 - sp.Function("sigmoid")(x))},
+    ),
+    Elementwise(
+        name="gelu",
+        math=lambda x: x * (1 + sp.erf(x / sp.sqrt(2))) / 2,
+        eval=_gelu,
+        oracle=_gelu_np,
+        samples=_ONE,
+        latex="\\mathrm{{GELU}}({0})",
+        floats_only=True,
     ),
     # a value that a gradient is taken with respect to: the identity, which no rule looks through
     Elementwise(name="watched", math=lambda x: x, oracle=lambda x: x, samples=_ONE, latex="{0}", eval=lambda x: x),

@@ -9,7 +9,8 @@ import numpy as np
 
 from ..errors import GraphcError, InputError, raise_all
 from ..graph.graph import Graph
-from ..runtime.model import CompiledModel, Entry, bind_sizes
+from ..runtime.model import CompiledModel, Entry
+from ..runtime.signature import bind_sizes
 from .backward import backward
 from .forward import forward, signature
 from .fused import fused

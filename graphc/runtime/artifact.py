@@ -32,11 +32,13 @@ from . import variables
 from .cache import Progress
 from .execute import EXECUTORS
 from .kernels import split
-from .model import CompiledModel, Declared, Entry, Info, Signature
+from .model import CompiledModel, Entry, Info
 from .program import Program
+from .signature import Declared, Signature
 from .variables import Parameters, States
 
 FORMAT_VERSION = 1
+ATTEMPTS = 10  # to read a folder that is replaced while it is read
 
 _PACKAGE = '''"""{name}, compiled by graphc {version}: `import {name}` from the folder above, then {name}.forward(…)."""
 from pathlib import Path as _Path
@@ -202,23 +204,16 @@ def _swap(new: Path, target: Path) -> None:
 def load(folder: str | Path, progress: Progress | None = None) -> CompiledModel:
     """A compiled model from its folder. ArtifactError where it is truncated, edited, or of another format."""
     place = Path(folder)
-    manifest = _manifest(place)
-    data = {name: _read(place, name) for name in [*manifest["sha256"], "params.safetensors"]}
-    for name, digest in manifest["sha256"].items():
-        if hashlib.sha256(data[name]).hexdigest() != digest:
-            raise ArtifactError(
-                f"{place / name} is not what was compiled: it was edited or truncated", how="compile the model again"
-            )
+    manifest, data = _contents(place)
     programs = json.loads(data["programs.json"])
     kernels = split(data["kernels.py"].decode(), {n: tuple(s) for n, s in programs["signatures"].items()})
     params = variables.allocate(
         {n: (dtypes.BY_NAME[_SHORT[d]], tuple(shape)) for n, (d, shape, _) in manifest["params"].items()}
     )
-    loaded, _ = variables.load(place / "params.safetensors")
-    variables.assign(params, loaded, place / "params.safetensors")
+    variables.assign(params, _decoded(data, "params.safetensors", place), place / "params.safetensors")
     parameters = Parameters(params, {n: t for n, (_, _, t) in manifest["params"].items()})
-    constants = variables.load(place / "constants.safetensors")[0] if "constants.safetensors" in data else {}
-    initial = variables.load(place / "states.safetensors")[0] if "states.safetensors" in data else {}
+    constants = _decoded(data, "constants.safetensors", place)
+    initial = _decoded(data, "states.safetensors", place)
     states = States(
         {n: (dtypes.BY_NAME[d], tuple(map(parse, shape))) for n, (d, shape) in manifest["states"].items()}, initial
     )
@@ -235,6 +230,30 @@ def load(folder: str | Path, progress: Progress | None = None) -> CompiledModel:
         lambda model, to, _: _copy(place, model, to),
     )
     return CompiledModel(manifest["name"], entries, parameters, states, info)
+
+
+def _contents(place: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The manifest and every file, of one and the same compilation though another may be moved there meanwhile."""
+    for _ in range(ATTEMPTS):
+        manifest = _manifest(place)
+        try:
+            data = {name: _read(place, name) for name in [*manifest["sha256"], "params.safetensors"]}
+            wrong = [n for n, digest in manifest["sha256"].items() if hashlib.sha256(data[n]).hexdigest() != digest]
+            if wrong:
+                what = f"{place / wrong[0]} is not what was compiled: it was edited or truncated"
+                raise ArtifactError(what, how="compile the model again")
+        except ArtifactError:
+            if _manifest(place) == manifest:
+                raise
+            continue
+        if _manifest(place) == manifest:
+            return manifest, data
+    raise ArtifactError(f"{place} is being written all the time", how="load it when its compilation is done")
+
+
+def _decoded(data: Mapping[str, bytes], name: str, place: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of a safetensors file that was read; none where there is no such file."""
+    return variables.decode(data[name], place / name) if name in data else {}
 
 
 class _Stored:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -156,14 +157,26 @@ def write_atomically(target: Path, data: bytes) -> None:
 
 def load(path: str | Path) -> tuple[dict[str, Array], dict[str, str]]:
     """The arrays and the metadata of a safetensors file. ArtifactError where it cannot be read."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(str(path), framework="numpy") as file:
-            return dict(zip(file.keys(), map(file.get_tensor, file.keys()), strict=True)), dict(file.metadata() or {})
+        data = Path(path).read_bytes()
     except FileNotFoundError as error:
         raise ArtifactError(f"there is no parameter file {path}") from error
-    except (SafetensorError, OSError, ValueError) as error:
+    except OSError as error:
+        raise ArtifactError(f"the parameter file {path} cannot be read: {error.strerror}") from error
+    arrays = decode(data, path)
+    # the header is a length of 8 bytes and JSON; decoding has checked it
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return arrays, header.get("__metadata__", {})
+
+
+def decode(data: bytes, path: str | Path) -> dict[str, Array]:
+    """The arrays in the bytes of a safetensors file; `path` is for the message of the ArtifactError."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as arrays_of
+
+    try:
+        return arrays_of(data)
+    except (SafetensorError, ValueError, KeyError) as error:
         raise ArtifactError(
             f"the parameter file {path} cannot be read: {error}",
             how="it is truncated or no safetensors file; save it again",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, GraphcError, raise_all
-from ..runtime.model import Declared, Signature
+from ..runtime.signature import Declared, Signature
 
 Array = np.ndarray[Any, Any]
 Batch = Mapping[str, Array]

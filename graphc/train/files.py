@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, GraphcError, raise_all
-from ..runtime.model import Declared
+from ..runtime.signature import Declared
 
 Array = np.ndarray[Any, Any]
 MOST_ERRORS = 10

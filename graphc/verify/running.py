@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ..assembly import KernelBook, assemble
 from ..graph.graph import Graph
 from ..graph.node import Node
 from ..lowering.schedule import Launch, Multiply, Schedule
-from ..pipeline import Compilation, KernelBook, assemble, lower
+from ..pipeline import Compilation, lower
 from ..runtime.execute import EXECUTORS
 from ..runtime.program import Program
 

@@ -7,7 +7,8 @@ from graphc.frontend.model import trace_models
 from graphc.graph.dtype import f64
 from graphc.lowering.ir import Kernel, Loop, Statement, Store
 from graphc.lowering.schedule import CheckIndex, Copy, Launch, Multiply, Schedule
-from graphc.pipeline import KernelBook, assemble, lower, program_graph
+from graphc.assembly import KernelBook, assemble
+from graphc.pipeline import lower, program_graph
 from graphc.runtime.program import Program
 
 

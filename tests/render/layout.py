@@ -13,7 +13,7 @@ from typing import Any
 
 import graphviz
 
-WIDE, NARROW = set("mwMW@%—…→←∂Σ"), set("iljtfrI.,:;'|!()[] -·")
+WIDE, NARROW = set("mwMW@%—…→←"), set("iljtfrI.,:;'|!()[] -·₀₁₂₃₄₅₆₇₈₉⁰¹²³ᵀ")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import pytest
 import graphc as gc
 from graphc.graph.dtype import bool_, f32, f64, i32, i64
 from graphc.graph.size import parse, size
-from graphc.runtime.model import Declared
+from graphc.runtime.signature import Declared
 from graphc.train.dataset import Batches, as_declared, conform
 from graphc.train.files import read_arrays
 
