@@ -34,8 +34,8 @@ def step(
     for stride in position.strides:
         if not _divides(whole, stride):
             # A look-up is checked to lie inside its axis, so that with all axes after it, it stays below the stride of
-            # the axis before it. Where v belongs to an axis before it, c is a multiple of its stride.
-            if not _divides(stride, c):
+            # the axis before it. Where v belongs to an axis before it, c is a multiple of its stride, and not the same.
+            if c == stride or not _divides(stride, c):
                 return None
             low.append((stride, None))
     constant = position.affine.constant - shift

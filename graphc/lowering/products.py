@@ -80,23 +80,9 @@ def as_product(statement: Statement) -> Product | None:
     inner = [a for a in range(len(box)) if a in in_a and a in in_b and a not in in_c]
     if len(everywhere) + len(rows) + len(columns) + len(inner) != len(box) or not inner or not (rows or columns):
         return None  # without an inner axis nothing is summed; without rows and columns it is a dot, which a loop does
-    for first, second, a_form, b_form in ((rows, columns, left, right), (columns, rows, right, left)):
-        a_node, b_node = body.args if a_form is left else body.args[::-1]
-        found = _layout(
-            node,
-            box,
-            (a_node.value.array, a_form),
-            (b_node.value.array, b_form),
-            out,
-            everywhere,
-            first,
-            columns if first is rows else rows,
-            inner,
-        )
-        del second
-        if found is not None:
-            return found
-    return None
+    a, b = ((factor.value.array, form) for factor, form in zip(body.args, (left, right), strict=True))
+    ahead = _layout(node, box, a, b, out, everywhere, rows, columns, inner)
+    return ahead or _layout(node, box, b, a, out, everywhere, columns, rows, inner)
 
 
 Operand = tuple[Node, Affine]

@@ -142,7 +142,6 @@ def _group(graph: Graph, statements: Statements, names: dict[Node, str]) -> list
                 checked[source, check.limit] = len(groups)
                 groups.append(check)
     for node in graph.nodes:
-        earliest = 0
         for check in statements.checks(node):
             source = statements.source(check.indices)
             key = (source, check.limit)
@@ -154,7 +153,7 @@ def _group(graph: Graph, statements: Statements, names: dict[Node, str]) -> list
         for operand in node.operands:
             if operand in check_of and (not statements.is_stored(operand)):
                 check_of[node] = max(check_of.get(node, 0), check_of[operand])
-        earliest = check_of.get(node, -1) + 1 if node in check_of else 0
+        earliest = check_of[node] + 1 if node in check_of else 0
         if not statements.is_stored(node) or node.op in ("input", "param", "state", "const"):
             continue
         found = statements.of(node)

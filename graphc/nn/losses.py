@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from ..errors import TraceError
-from ..frontend.functions import expand_dims, log_softmax, mean, reshape, softplus, square, sum, take_along_axis
+from ..frontend.functions import (
+    abs,
+    expand_dims,
+    log,
+    log_softmax,
+    mean,
+    relu,
+    reshape,
+    softplus,
+    square,
+    sum,
+    take_along_axis,
+    where,
+)
 from ..frontend.tensor import Tensor, Value, fail, lift
 from ..frontend.trace import scope
 
@@ -36,6 +49,30 @@ def mse(y_hat: Value, y: Value, reduction: str = "mean") -> Tensor:
         return _reduced(square(a - b), reduction) if _same_shape("mse", a, b) else Tensor(None)
 
 
+def mae(y_hat: Value, y: Value, reduction: str = "mean") -> Tensor:
+    """The absolute error |ŷ − y|."""
+    a, b = lift(y_hat), lift(y)
+    with scope("mae"):
+        return _reduced(abs(a - b), reduction) if _same_shape("mae", a, b) else Tensor(None)
+
+
+def huber(y_hat: Value, y: Value, delta: float = 1.0, reduction: str = "mean") -> Tensor:
+    """r²/2 for an error r = ŷ − y of at most δ, and δ(|r| − δ/2) beyond: quadratic near 0, straight far away."""
+    a, b = lift(y_hat), lift(y)
+    with scope("huber"):
+        if not _same_shape("huber", a, b):
+            return Tensor(None)
+        r = a - b
+        return _reduced(where(abs(r) <= delta, 0.5 * square(r), delta * (abs(r) - 0.5 * delta)), reduction)
+
+
+def hinge(scores: Value, y: Value, reduction: str = "mean") -> Tensor:
+    """max(0, 1 − y·score) for y = 1 or −1: 0 once the score has the right sign and a margin of 1."""
+    a, b = lift(scores), lift(y)
+    with scope("hinge"):
+        return _reduced(relu(1 - a * b), reduction) if _same_shape("hinge", a, b) else Tensor(None)
+
+
 def cross_entropy(logits: Value, labels: Value, reduction: str = "mean") -> Tensor:
     """−log softmax(logits)[label] over the last axis.
 
@@ -65,3 +102,13 @@ def binary_cross_entropy(logits: Value, y: Value, reduction: str = "mean") -> Te
     x, t = lift(logits), lift(y)
     with scope("binary_cross_entropy"):
         return _reduced(softplus(x) - x * t, reduction) if _same_shape("binary_cross_entropy", x, t) else Tensor(None)
+
+
+def kl_divergence(logits: Value, p: Value, reduction: str = "mean") -> Tensor:
+    """Σ p log(p/q) over the last axis, with q = softmax(logits): how far q is from probabilities p; 0 log 0 is 0."""
+    x, target = lift(logits), lift(p)
+    with scope("kl_divergence"):
+        if not _same_shape("kl_divergence", x, target):
+            return Tensor(None)
+        p_log_p = where(target > 0, target * log(target), 0.0)
+        return _reduced(sum(p_log_p - target * log_softmax(x, axis=-1), axis=-1), reduction)

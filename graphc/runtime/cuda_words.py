@@ -66,11 +66,11 @@ def check_device() -> None:
 
 
 def threads_of_block() -> int:
-    return 8 if is_simulated() else 256
+    return 4 if is_simulated() else 256
 
 
 def tile() -> int:
-    return 4 if is_simulated() else 16
+    return 2 if is_simulated() else 16
 
 
 def blocks_of(threads: int) -> int:

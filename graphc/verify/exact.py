@@ -12,15 +12,15 @@ from typing import Any
 import mpmath as mp
 import numpy as np
 import sympy as sp
+from mpmath import libmp
 
 from ..graph import scalar as sc
 from ..graph.formula import Affine, Clause, Index
 from ..graph.node import Node, postorder
 from ..graph.scalar import Scalar
-from ..ops.contract import split_spec
 from ..ops.elementwise import ROWS
 
-DIGITS = 60  # 50, and some to lose
+DIGITS = 80  # 50, and some to lose in differences
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -49,6 +49,11 @@ def numbers(array: Any) -> Array:
     given = np.asarray(array)
     convert = mp.mpf if given.dtype.kind == "f" else bool if given.dtype.kind == "b" else int
     return _each(lambda v: v if isinstance(v, mp.mpf) else convert(v), given)
+
+
+def dyadic(numerators: Any, exponent: int) -> Array:
+    """The exact numbers n · 2^exponent of some integers."""
+    return _each(lambda n: mp.make_mpf(libmp.from_man_exp(n, exponent)), np.asarray(numerators, dtype=object))
 
 
 def _each(function: Callable[..., Any], *arrays: Array) -> Array:
@@ -118,30 +123,42 @@ _MOVES: dict[str, Callable[[Node, list[Array], Mapping[str, int]], Any]] = {
 
 
 def _einsum(node: Node, x: list[Array], sizes: Mapping[str, int]) -> Array:
-    inputs, output = split_spec(node.attr("spec"))
-    letters = [*output, *dict.fromkeys(c for c in "".join(inputs) if c not in output)]
-    product: Any = mp.mpf(1) if node.dtype.is_float else 1
-    for names, a in zip(inputs, x, strict=True):
-        own = list(dict.fromkeys(names))
-        if len(own) < len(names):  # a letter twice in one operand: its diagonal
-            a = _diagonal(a, names, own)
-        a = np.transpose(a, sorted(range(len(own)), key=lambda d: letters.index(own[d])))
-        extents = dict(zip(sorted(own, key=letters.index), a.shape, strict=True))
-        product = product * a.reshape([extents.get(c, 1) for c in letters])
-    shape = _shape(node, sizes)
-    whole = np.asarray(product, dtype=object)
-    inner = int(np.prod(whole.shape[len(output) :], dtype=int))
-    summed = whole.reshape(*shape, inner)
-    return _each_last(summed, lambda v: mp.fsum(v) if node.dtype.is_float else sum(v)).reshape(shape)
+    """A contraction. Finite numbers are dyadic, so it is done in integers, without any rounding, and rounded once."""
+    spec = node.attr("spec")
+    scaled = [_as_integers(a) for a in x] if node.dtype.is_float else [(a, 0) for a in x]
+    if any(s is None for s in scaled):  # an infinity or a NaN
+        return np.array(np.einsum(spec, *x), dtype=object)
+    integers, exponents = zip(*(s for s in scaled if s is not None), strict=True)
+    total = np.array(np.einsum(spec, *integers), dtype=object)
+    if not node.dtype.is_float:
+        return total
+    exponent, precision = sum(exponents), mp.mp.prec
+    return _each(lambda v: mp.make_mpf(libmp.from_man_exp(v, exponent, precision, "n")), total)
 
 
-def _diagonal(a: Array, names: str, own: list[str]) -> Array:
-    extents = dict(zip(names, a.shape, strict=True))
-    result = np.empty([extents[c] for c in own], dtype=object)
-    for place in np.ndindex(result.shape):
-        at = dict(zip(own, place, strict=True))
-        result[place] = a[tuple(at[c] for c in names)]
-    return result
+WIDEST = 20_000  # bits between the largest and the smallest number that are still brought to one exponent
+
+
+def _as_integers(a: Array) -> tuple[Array, int] | None:
+    """(integers, e) with a = integers · 2^e; None where a number is not finite, or the exponents lie far apart."""
+    parts = []
+    for v in a.ravel():
+        if isinstance(v, int):
+            parts.append((v, 0))
+            continue
+        if not isinstance(v, mp.mpf):
+            return None
+        sign, mantissa, exponent, _ = v._mpf_
+        if not mantissa and exponent:
+            return None
+        parts.append((-mantissa if sign else mantissa, exponent))
+    exponents = [e for m, e in parts if m]
+    lowest = min(exponents, default=0)
+    if exponents and max(exponents) - lowest > WIDEST:
+        return None
+    result = np.empty(len(parts), dtype=object)
+    result[:] = [m << (e - lowest) if m else 0 for m, e in parts]
+    return result.reshape(a.shape), lowest
 
 
 def _each_last(a: Array, function: Callable[[Array], Any]) -> Array:

@@ -60,14 +60,15 @@ def symbol_of(size: Size) -> Expr:
 
 
 def number(value: float | int | bool, dtype: DType) -> Expr:
-    """A constant: the rational that it is, or π where it is π as nearly as its type can hold."""
+    """A constant: the rational that it is, or what has a π or is a root, if it is that as nearly as its type can hold."""
     if isinstance(value, bool):
         return sp.true if value else sp.false
     plain = sp.nsimplify(value, rational=True)
     if not isinstance(value, float) or plain.q < 10**6:
         return plain
-    near_pi = sp.nsimplify(value, [sp.pi], tolerance=1e-6 if dtype is f32 else 1e-15)
-    return near_pi if near_pi.has(sp.pi) else plain
+    near = sp.nsimplify(value, [sp.pi], tolerance=1e-6 if dtype is f32 else 1e-15)
+    is_root = (near**2).is_Rational and (near**2).q < 100  # √2
+    return near if near.has(sp.pi) or is_root else plain
 
 
 class IndexForms:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from ..assembly import KernelBook, assemble
 from ..graph.graph import Graph
 from ..graph.node import Node
 from ..lowering.schedule import Launch, Multiply, Schedule
-from ..pipeline import Compilation, lower
+from ..pipeline import Compilation, KernelBook, assemble, derive, lower
 from ..runtime.execute import EXECUTORS
 from ..runtime.program import Program
+from . import exact
 
 Array = np.ndarray[Any, Any]
 
@@ -25,6 +25,29 @@ class Point:
 
     sizes: dict[str, int]
     leaves: dict[Node, Array]
+    known: dict[Node, Array] = field(default_factory=dict)  # what was evaluated here before
+
+    def values(self, roots: list[Node]) -> dict[Node, Array]:
+        """The exact values of nodes, and of all that they need."""
+        self.known.update(exact.evaluate(roots, {**self.leaves, **self.known}, self.sizes))
+        return self.known
+
+    def moved(self, y: Node, moves: Mapping[Node, Array], held: list[Node]) -> Any:
+        """The exact value of a number y where nodes have other values, whatever computes them, and `held` ones theirs."""
+        leaves = {**self.leaves, **{n: self.values([n])[n] for n in held}, **moves}
+        return exact.evaluate([y], leaves, self.sizes)[y].item()
+
+
+def results(graph: Graph) -> dict[str, Node]:
+    """What a graph computes: its outputs, and its updates as `update:NAME`."""
+    return {**graph.outputs, **{f"update:{t.attr('name')}": v for t, v in graph.updates.items()}}
+
+
+def truth(graph: Graph, at: Point) -> dict[str, Array]:
+    """The exact results of a graph, its gradients expanded if they are not, and no rewrite applied."""
+    wanted = results(derive(graph))
+    values = at.values(list(wanted.values()))
+    return {n: values[v] for n, v in wanted.items()}
 
 
 @dataclass
@@ -45,18 +68,20 @@ def compiled(compilation: Compilation, graph: Graph) -> Lowered:
 
 
 def run(compilation: Compilation, graph: Graph, at: Point) -> dict[str, Array]:
-    """The outputs of a graph as compiled."""
+    """The results of a graph as compiled."""
     lowered = compiled(compilation, graph)
     bound = EXECUTORS[compilation.options.target](lowered.book.kernels).bound(lowered.program, at.sizes)
     arrays = {n: a for n, a in _arrays(lowered, at).items() if lowered.program.buffers[n].kind != "temp"}
     for number, array in arrays.items():
         bound.bind(number, array)
     bound.run()
-    return {b.name: arrays[n] for n, b in enumerate(lowered.program.buffers) if b.kind == "output"}
+    buffers = lowered.program.buffers
+    updated = {f"update:{buffers[n].name}": arrays[n] for n in lowered.program.updated}
+    return {b.name: arrays[n] for n, b in enumerate(buffers) if b.kind == "output"} | updated
 
 
 def _arrays(lowered: Lowered, at: Point) -> dict[int, Array]:
-    """An array for every buffer: filled where it is a leaf, empty elsewhere."""
+    """An array for every buffer: filled where it is a leaf, and elsewhere with what no computation gives."""
     arrays = {}
     for number, buffer in enumerate(lowered.steps.buffers):
         shape = tuple(e.evaluate(at.sizes) for e in buffer.type.shape)
@@ -66,7 +91,7 @@ def _arrays(lowered: Lowered, at: Point) -> dict[int, Array]:
         elif buffer.kind in ("input", "param", "state"):
             arrays[number] = np.ascontiguousarray(_plain(at.leaves[buffer.node]), dtype).reshape(shape)
         else:
-            arrays[number] = np.full(shape, 0, dtype)
+            arrays[number] = np.full(shape, np.nan if dtype.kind == "f" else 0, dtype)
     return arrays
 
 
@@ -74,9 +99,13 @@ def _plain(values: Array) -> Any:
     return np.array([v if isinstance(v, (bool, int)) else float(v) for v in values.ravel()]).reshape(values.shape)
 
 
-def one_by_one(compilation: Compilation, graph: Graph, at: Point) -> list[tuple[str, Mapping[Node, Array]]]:
+def lowered_results(lowered: Lowered) -> dict[str, Node]:
+    """The nodes of a lowered graph that its outputs are."""
+    return {b.name: b.node for b in lowered.steps.buffers if b.kind == "output"}
+
+
+def one_by_one(compilation: Compilation, lowered: Lowered, at: Point) -> list[tuple[str, Mapping[Node, Array]]]:
     """What each instruction wrote, with the words that describe it. No memory is shared between values."""
-    lowered = compiled(compilation, graph)
     apart = tuple(replace(b, kind="scratch") if b.kind == "temp" else b for b in lowered.program.buffers)
     arrays = _arrays(lowered, at)
     executor = EXECUTORS[compilation.options.target](lowered.book.kernels)
@@ -86,7 +115,8 @@ def one_by_one(compilation: Compilation, graph: Graph, at: Point) -> list[tuple[
         for number, array in arrays.items():
             bound.bind(number, array)
         bound.run()
-        nodes = {lowered.steps.buffers[b].node: arrays[b].copy() for b in lowered.steps.writes(step)}
+        buffers = {b: lowered.steps.buffers[b] for b in lowered.steps.writes(step)}
+        nodes = {b.node: arrays[n].copy() for n, b in buffers.items() if b.kind in ("output", "temp")}
         if isinstance(step, Launch):
             words = f"kernel {instruction.kernel}: {'; '.join(step.kernel.notes[:3])}"
         else:

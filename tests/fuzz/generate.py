@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -557,24 +558,28 @@ class Generator:
             loss = " + ".join(f"{self.rng.choice([1.0, 0.5, -0.25])} * {t}" for t in shaped.values())
             given = [n for n in floats if n in self.given]
             wrt = tuple(self.rng.sample(given, min(len(given), self.rng.choice([1, 2, 3]))))
-            inner = sorted(n for n in self.apart() if self.values[n].is_float) if self.rng.random() < 0.35 else []
+            inner = sorted(n for n in self.apart(list(shaped.values())) if self.values[n].is_float) if self.rng.random() < 0.35 else []
             wrt += (self.rng.choice(inner),) if inner else ()
             second = self.rng.random() < 0.15
         if not outputs and not loss:
             outputs = [next(iter(self.values))]
         return Program(dict(self.sizes), dict(self.given), tuple(self.lines), tuple(outputs), self.updates(), loss, wrt, second, self.smooth)
 
-    def apart(self) -> set[str]:
-        """The lines that nothing depends on but the lines that name them, when rules have brought equal expressions together."""
-        graph, _ = lower(Graph("lines", (), {n: self.values[n].tensor.node for n, _ in self.lines}), stop_after=STAGES[2])
+    def apart(self, terms: list[str]) -> set[str]:
+        """The lines that no line and no term of the loss depends on but those that name them, when rules have brought
+        equal expressions together."""
+        lines = [*self.lines, *((f"term {i}", t) for i, t in enumerate(terms))]
+        with active(self.trace):
+            scope = {"gc": gc, "np": np, **{n: v.tensor for n, v in self.values.items()}}
+            nodes = {n: self.values[n].tensor.node if n in self.values else eval(e, scope).node for n, e in lines}
+        graph, _ = lower(Graph("lines", (), nodes), stop_after=STAGES[2])
         found = set()
         for name, _ in self.lines:
             reached = {name}
-            for other, expression in self.lines:
-                words = set("".join(c if c.isalnum() or c == "_" else " " for c in expression).split())
-                if words & reached:
+            for other, expression in lines:
+                if words(expression) & reached:
                     reached.add(other)
-            if not any(_contains(graph.outputs[other], graph.outputs[name]) for other, _ in self.lines if other not in reached):
+            if not any(_contains(graph.outputs[other], graph.outputs[name]) for other, _ in lines if other not in reached):
                 found.add(name)
         return found
 
@@ -586,6 +591,11 @@ class Generator:
                 if alike:
                     found[name] = self.rng.choice(alike)
         return found
+
+
+def words(text: str) -> set[str]:
+    """The names in an expression."""
+    return set(re.findall(r"[A-Za-z_]\w*", text))
 
 
 def _contains(node: Node, inner: Node) -> bool:

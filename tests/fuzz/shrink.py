@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .generate import Given, Program
+from .generate import Given, Program, words
 
 Fault = Callable[[Program], str | None]
 """What is wrong with a program, as a text; None where nothing is."""
@@ -44,10 +44,6 @@ def shrink(program: Program, fault: Fault, rounds: int = 6) -> Program:
         if program is before:
             break
     return program
-
-
-def words(text: str) -> set[str]:
-    return set(re.findall(r"[A-Za-z_]\w*", text))
 
 
 def tidy(program: Program) -> Program:

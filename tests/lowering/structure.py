@@ -3,11 +3,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphc.assembly import KernelBook, assemble
 from graphc.frontend.model import trace_models
 from graphc.graph.dtype import f64
 from graphc.lowering.ir import Kernel, Loop, Statement, Store
 from graphc.lowering.schedule import CheckIndex, Copy, Launch, Multiply, Schedule
-from graphc.assembly import KernelBook, assemble
 from graphc.pipeline import lower, program_graph
 from graphc.runtime.program import Program
 

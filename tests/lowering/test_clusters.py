@@ -190,6 +190,19 @@ def test_an_empty_product_is_zero():
         assert got["y"].shape == (0, 3) and got["z"].tolist() == [[0, 0], [0, 0]]
 
 
+def test_what_many_elements_read_is_computed_once():
+    """exp(r) has T elements and a·exp(r) B·T: the exponential stands in a loop over T alone, for a product too."""
+    @gc.model
+    def net(a: gc.f64["B", "T"], r: gc.f64["T"]):
+        return gc.outputs(y=a * gc.exp(r), z=gc.einsum("bt,t->bt", a, gc.sin(r)))
+
+    low = lowered(net)
+    for word in ("exp(", "sin("):
+        lines = [line for text in low.book.texts.values() for line in text.splitlines() if f" = {word}" in line and "#" not in line]
+        assert len(lines) == 1, word
+        assert len(lines[0]) - len(lines[0].lstrip()) == 8, f"one loop deep: {lines[0]}"
+
+
 def test_a_movement_is_read_through():
     @gc.model
     def net(a: gc.f64["B", 4], i: gc.i64["N"]):
