@@ -131,7 +131,7 @@ class _CudaPrinter(Printer):
             step = REDUCE[fold.reduce]
             nothing = identity(fold.reduce, fold.dtype)
             self.line(f"part = {self.number(nothing.value, nothing.dtype)}", 1)
-            self.line(f"for block in range(cuda.threadIdx.x, blocks(1), BLOCK):", 1)
+            self.line(f"for block in range(cuda.threadIdx.x, blocks({self.size(fold.threads)}), BLOCK):", 1)
             self.line(f"part = {self.rounded(f'{step}(part, {parts}[block])', fold.dtype)}", 2)
             combined = self.rounded(f"{step}({local}, {self.in_block(fold, 'part')})", fold.dtype)
             self.line(f"{local} = {combined}", 1)

@@ -12,70 +12,10 @@ from ..errors import TraceError
 from ..graph.dtype import DType, bool_, i32, i64
 from ..graph.size import Size, SizeLike, product, size
 from ..ops.contract import LETTERS, normal_spec
-from .tensor import Tensor, Value, common_type, constant, elementwise, fail, lift, matmul, record
+from .tensor import Tensor, Value, common_type, constant, elementwise, fail, lift, record
 from .tensor import cast as _cast
+from .tensor import matmul as matmul
 from .trace import caller, current
-
-__all__ = [
-    "abs",
-    "arange",
-    "argmax",
-    "broadcast_to",
-    "cast",
-    "concat",
-    "const",
-    "cos",
-    "dim",
-    "einsum",
-    "elu",
-    "equal",
-    "erf",
-    "exp",
-    "expand_dims",
-    "expm1",
-    "floor",
-    "full",
-    "gelu",
-    "grad",
-    "hvp",
-    "leaky_relu",
-    "log",
-    "log1p",
-    "log_softmax",
-    "logical_and",
-    "logical_not",
-    "logical_or",
-    "logsumexp",
-    "matmul",
-    "max",
-    "maximum",
-    "mean",
-    "min",
-    "minimum",
-    "ones",
-    "relu",
-    "reshape",
-    "sigmoid",
-    "sign",
-    "silu",
-    "sin",
-    "softmax",
-    "softplus",
-    "split",
-    "sqrt",
-    "square",
-    "squeeze",
-    "stack",
-    "step",
-    "stop_gradient",
-    "sum",
-    "take",
-    "take_along_axis",
-    "tanh",
-    "transpose",
-    "where",
-    "zeros",
-]
 
 Axis = int | Sequence[int] | None
 
@@ -339,7 +279,7 @@ def einsum(spec: str, *operands: Value) -> Tensor:
     for i, (letters, tensor) in enumerate(zip(inputs, tensors, strict=True)):
         if "..." in letters:
             count = tensor.ndim - len(letters) + 3
-            names = "".join(free[: max_count(tensors)])[max_count(tensors) - count :] if count > 0 else ""
+            names = "".join(free[: _most_axes(tensors)])[_most_axes(tensors) - count :] if count > 0 else ""
             inputs[i] = letters.replace("...", names)
             widest = names if len(names) > len(widest) else widest
     if "->" in compact:
@@ -350,7 +290,7 @@ def einsum(spec: str, *operands: Value) -> Tensor:
     return record("einsum", *tensors, spec=normal_spec(f"{','.join(inputs)}->{output}"))
 
 
-def max_count(tensors: Sequence[Tensor]) -> int:
+def _most_axes(tensors: Sequence[Tensor]) -> int:
     """The most axes any operand has: enough letters for every `...`."""
     return np.max([t.ndim for t in tensors], initial=0)
 

