@@ -227,6 +227,7 @@ class Compilation:
         self.constants: dict[str, np.ndarray[Any, Any]] = {}
         self.fired = Firings()
         self.programs: dict[tuple[str, str], Program] = {}
+        self.certificate: Mapping[str, Any] | None = None  # what verification showed, to be kept in the artifact
 
     def program(self, entry: str, kind: str) -> Program:
         """The program of a kind; see `program_graph`."""
@@ -369,6 +370,7 @@ class Compilation:
                 "model_digest": self.digest,
             },
             rules=dict(self.fired.counts),
+            certificate=self.certificate,
         )
         return artifact.save(contents, folder, progress)
 

@@ -19,7 +19,7 @@ and backwards, from ∂L/∂L = 1, each step the derivative of one operation tim
 L is called `loss` below, since that is the output whose gradient every other command asks for. The three numbers are
 parameters, so they may be changed: `m.params["a"][...] = 4`.
 
-    graphc render models/computation_graph.py --view joint
+    graphc render models/computation_graph.py --view joint --input a=3
     graphc explain models/computation_graph.py
     graphc compile models/computation_graph.py --stop-after differentiate
     python models/computation_graph.py

@@ -15,8 +15,8 @@ e to the mean of L. What is printed beside `loss` is the mean of e^L over batche
 This learns a page of Hamlet by heart, which shows that it works and how a model without enough text overfits: the
 perplexity of the last tenth, which is held back, gets worse and worse. Another text, such as a whole author:
 
-    graphc train models/feedforward_lm.py --set path=shakespeare.txt --set vocabulary=5000 --set hidden=128 --epochs 3
-    python models/feedforward_lm.py build/feedforward_lm "to be or" shakespeare.txt
+    graphc train models/feedforward_lm.py --set path=TEXT --set vocabulary=5000 --set hidden=128 --lr 1e-3 --epochs 3
+    python models/feedforward_lm.py build/feedforward_lm "to be or" TEXT
 
 Words are letters and apostrophes between other signs; each other sign that is no space is a word of its own. Upper case
 is read as lower case. The vocabulary are the most frequent words; word 0 stands for every other one.
@@ -45,7 +45,7 @@ def feedforward_lm(
     embedding: int = 32,
     hidden: int = 64,
 ):
-    E = gc.param("E", (vocabulary, embedding), init="normal")
+    E = gc.param("E", (vocabulary, embedding), init=gc.init.normal(0, 0.1))
     a = gc.concat([gc.take(E, context[:, i]) for i in range(n)], axis=1)
     h = gc.tanh(gc.nn.linear(a, hidden, name="hidden"))
     logits = gc.nn.linear(h, vocabulary, name="out")

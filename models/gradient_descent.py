@@ -41,7 +41,7 @@ def plot(file="gradient_descent.png", rates=(0.1, 0.6, 1.8, 2.1)):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 3), layout="constrained")
-    for axes, eta in zip(figure.subplots(1, len(rates), sharey=True), rates, strict=True):
+    for axes, eta in zip(figure.subplots(1, len(rates)), rates, strict=True):
         points = np.array(path(eta))
         reach = np.abs(points[:, 0]).max() * 1.1
         valley = np.linspace(-reach, reach, 200)

@@ -9,7 +9,7 @@ By the chain rule, with ∂L/∂p = −y/p + (1 − y)/(1 − p) = (p − y) / p
     ∂L/∂z = p − y        ∂L/∂w = (σ(w·x + b) − y) x        ∂L/∂b = σ(w·x + b) − y
 
 The formula of L is written below as it stands above. Computed so it would be log 0 = −∞ where p is rounded to 0 or 1;
-graphc finds that out and computes softplus(z) − y z, which is the same.
+graphc sees what is meant, and puts −softplus(−z) for log σ(z) and −softplus(z) for log(1 − σ(z)), which are the same.
 
     graphc explain models/logistic_regression.py --wrt w
     graphc compile models/logistic_regression.py --stop-after stabilise

@@ -17,7 +17,7 @@ If the answer should have been t, the loss is L = ½(y − t)², and the chain r
 The three units below are three models of one file. They share the parameters `w` and `b`, since these have the same
 names and say `shared=True`; a batch of inputs has its mean loss.
 
-    graphc render models/unit.py --model sigmoid_unit --view joint
+    graphc render models/unit.py --model sigmoid_unit --view joint --input "x=[[0.5, 0.6]]" --input "t=[1]"
     graphc explain models/unit.py --model sigmoid_unit --wrt w
     python models/unit.py
 """

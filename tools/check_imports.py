@@ -55,10 +55,11 @@ TABLE = (
     Row("pipeline", (*BELOW_PIPELINE, "assembly"), "the one place that knows all the stages"),
     Row("verify", BELOW_TOP, "it checks what the whole pipeline made; no stage knows it"),
     Row("render", (*STAGE, "runtime", "pipeline"), "pictures are made of graphs; no stage knows them"),
+    Row("explain", (*BELOW_TOP, "render.names"), "a derivation is told of a traced graph; no stage knows it"),
     Row("train", BELOW_TOP, "on top: nothing below knows it"),
     Row("interop", BELOW_TOP, "on top: nothing below knows it"),
     Row("testing", (*BELOW_TOP, "verify"), "on top: nothing below knows it"),
-    Row("cli", (*BELOW_TOP, "verify", "render", "train", "interop", "testing"), "on top: nothing below knows it"),
+    Row("cli", (*BELOW_TOP, "verify", "render", "explain", "train", "interop", "testing"), "on top: nothing below knows it"),
     Row("__main__", ("cli",), "`python -m graphc` is the command line and nothing else"),
 )
 

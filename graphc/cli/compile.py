@@ -14,6 +14,7 @@ from . import options, screen
 
 if TYPE_CHECKING:
     from ..pipeline import Options
+    from ..verify.certificate import Certificate
     from .source import Source
 
 NAME = "compile"
@@ -73,6 +74,14 @@ def run(
         int, typer.Option("--cc", metavar="NUMBER", min=75, help="The compute capability of the PTX: 80, 90, …")
     ] = 90,
     verify: Annotated[bool, typer.Option("--verify", help="Check every rule of the graph after every pass.")] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Verify the model first, as graphc verify does; write nothing unless all is PROVED or EXACT. "
+            "The certificate goes into the folder.",
+        ),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Compile a model file into a folder that can be imported, moved and read.
@@ -85,6 +94,7 @@ def run(
       graphc compile models/xor.py
       graphc compile models/xor.py --set hidden=8 -o build
       graphc compile models/xor.py --stop-after differentiate
+      graphc compile models/xor.py --strict
       graphc compile models/xor.py --target cuda --emit ptx --cc 80
     """
     from ..pipeline import STAGES, Options
@@ -102,6 +112,8 @@ def run(
             return
         with screen.timed() as seconds:
             compilation = source.compilation(chosen)
+            if strict:
+                compilation.certificate = certified(source, chosen).to_json()
             compiled = compilation.model()
             folder = compiled.save(output, progress)
             if emit is Emitted.ptx:
@@ -127,6 +139,22 @@ def run(
     )
     if emit is Emitted.ptx:
         screen.say(f"PTX for sm_{cc} in {folder / 'ptx'}")
+
+
+def certified(source: Source, chosen: Options) -> Certificate:
+    """The certificate of a model of which everything is proved or exact.
+
+    Exit code 1 where something is not: it is graphc that fails to show it, and no fault of the model is known.
+    """
+    from ..verify.model import verify
+
+    certificate = verify(source.trace(chosen), chosen.seed)
+    if not certificate.strict:
+        for finding in certificate.open:
+            screen.note(str(finding))
+        screen.note(f"{certificate.model} is not compiled: of what is asked for with --strict, this does not hold")
+        raise typer.Exit(1)
+    return certificate
 
 
 def write_ptx(texts: Mapping[str, str], folder: Path, cc: int) -> None:

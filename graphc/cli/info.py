@@ -62,7 +62,16 @@ def _of_folder(folder: Path) -> dict[str, Any]:
         "seed": settings["seed"],
         "versions": manifest["versions"],
         "format_version": manifest["format_version"],
+        "certificate": _certificate(folder),
     }
+
+
+def _certificate(folder: Path) -> str | None:
+    """How many findings of each standing, where the model was compiled with --strict."""
+    from ..verify.certificate import Certificate
+
+    path = folder / "certificate.json"
+    return Certificate.from_json(json.loads(path.read_text())).summary() if path.exists() else None
 
 
 def _of_file(path: Path, model: str | None, settings: list[str] | None) -> dict[str, Any]:
@@ -143,6 +152,7 @@ def show(facts: Mapping[str, Any]) -> None:
         screen.say(
             f"compiled for {facts['target']} with seed {facts['seed']} by {versions} (format {facts['format_version']})"
         )
+        screen.say(f"verified: {facts['certificate']}" if facts["certificate"] else "not verified (compile --strict)")
 
 
 def _type(d: Mapping[str, Any]) -> str:

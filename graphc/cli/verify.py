@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -41,7 +42,7 @@ def run(
       graphc verify build/xor
     """
     from ..pipeline import Options
-    from ..verify.artifact import module_of
+    from ..verify.artifact import kernels_agree, module_of
     from ..verify.model import verify
     from .source import read
 
@@ -51,6 +52,10 @@ def run(
         else:
             module = module_of(model_or_folder)
         certificate = verify(module, seed)
+        if model_or_folder.suffix != ".py":
+            certificate = replace(
+                certificate, findings=(*certificate.findings, kernels_agree(model_or_folder, module))
+            )
     if as_json:
         screen.print_json(certificate.to_json())
     else:

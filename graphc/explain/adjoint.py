@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 
 import sympy as sp
 
-from ..graph.node import Node
 from ..ops.elementwise import ROWS
 from ..pipeline import local_derivative
-from .algebra import from_sympy
+from .algebra import from_sympy, opposite
 from .expression import (
+    ONE,
     Apply,
     Bracket,
     Cases,
@@ -23,11 +23,14 @@ from .expression import (
     Ref,
     Symbol,
     Var,
+    bracket,
+    decided,
     equal,
     flat_position,
     mul,
     substitute,
     variables,
+    walk,
 )
 from .reading import FIRST, Equation, reshaped
 from .solve import collect
@@ -74,9 +77,9 @@ def uses(equation: Equation) -> list[Use]:
             case Cases(branches, otherwise):
                 earlier: list[Expr] = []
                 for value, condition in branches:
-                    visit(value, mul(local, Bracket(all_of([*earlier, condition]))), loops, (*path, ("where", 1)))
-                    earlier.append(Apply("logical_not", (condition,)))
-                visit(otherwise, mul(local, Bracket(all_of(earlier))), loops, (*path, ("where", 2)))
+                    visit(value, mul(local, bracket(all_of([*earlier, condition]))), loops, (*path, ("where", 1)))
+                    earlier.append(opposite(condition))
+                visit(otherwise, mul(local, bracket(all_of(earlier))), loops, (*path, ("where", 2)))
 
     visit(equation.value, Num(Fraction(1)), (), ())
     return found
@@ -92,10 +95,19 @@ def _other(chosen: Bracket, over: Sequence[Var]) -> Bracket:
 
 
 def all_of(conditions: Sequence[Expr]) -> Expr:
-    whole = conditions[0]
-    for condition in conditions[1:]:
+    """Conditions together; of j ≥ 32 and j ≥ 64 the second."""
+    kept = [c for n, c in enumerate(conditions) if not any(_implies(d, c) for d in conditions[n + 1 :])]
+    whole = kept[0]
+    for condition in kept[1:]:
         whole = Apply("logical_and", (whole, condition))
     return whole
+
+
+def _implies(a: Expr, b: Expr) -> bool:
+    match a, b:
+        case Apply("greater_equal", (x, high)), Apply("greater_equal", (y, low)) if x == y:
+            return decided(Apply("greater_equal", (high, low))) == ONE
+    return False
 
 
 def partial(op: str, k: int, args: Sequence[Expr], output: Expr) -> Expr:
@@ -125,18 +137,9 @@ def contribution(use: Use, at: Sequence[Expr], cotangent: Symbol) -> Expr:
     return collect((*equation.indices, *use.loops), pairs, mul(outer, use.local))
 
 
-Make = Callable[[Node], Equation]
-
-
-def uses_of(symbol: Symbol, equations: Sequence[Equation]) -> list[Use]:
-    return [use for equation in equations for use in uses(equation) if use.read.symbol == symbol]
-
-
 def stretched(use: Use) -> bool:
     """Is one element read for several of the equation's elements, though no sum is around it?"""
-    used = set().union(*map(variables, use.read.indices)) if use.read.indices else set()
-    return any(v not in used for v in use.equation.indices)
-
-
-Known = Mapping[Symbol, tuple[tuple[Var, ...], Expr]]
-"""Cotangents as expressions: their indices and what they are."""
+    used: set[Var] = set()
+    for index in use.read.indices:
+        used |= variables(index) | {v for v in walk(index) if isinstance(v, Var)}
+    return any(v not in used and v.extent != 1 for v in use.equation.indices)

@@ -10,6 +10,7 @@ import sympy as sp
 
 from ..graph.size import Size
 from .expression import (
+    ZERO,
     Apply,
     Bracket,
     Cases,
@@ -18,15 +19,13 @@ from .expression import (
     Num,
     Reduce,
     Ref,
-    Var,
-    ZERO,
     add,
     canonical,
     div,
     measure,
     mul,
-    neg,
     rebuild,
+    variables,
     walk,
 )
 from .solve import shortened
@@ -51,7 +50,7 @@ RELATIONS = {
     sp.Equality: "equal",
     sp.Unequality: "not_equal",
 }
-LONGEST = 60
+LONGEST = 90
 """Longer expressions stay as they are: nobody reads them, and SymPy takes long."""
 
 
@@ -80,7 +79,7 @@ def _from(e: Sym, values: Values) -> Expr:
         return _product(e, values)
     if isinstance(e, sp.Piecewise):
         return _cases([(_from(v, values), c) for v, c in e.args], values)
-    if isinstance(e, tuple(RELATIONS)):
+    if type(e) in RELATIONS:
         return Apply(RELATIONS[type(e)], tuple(_from(a, values) for a in e.args))
     if isinstance(e, sp.And | sp.Or):
         name = "logical_and" if isinstance(e, sp.And) else "logical_or"
@@ -100,10 +99,10 @@ def _is_negative(e: Expr) -> bool:
 
 
 def _product(e: Sym, values: Values) -> Expr:
-    """A product or power as a fraction."""
+    """A product or power as a fraction; of two signs of a difference the one that reads better."""
     above: list[Expr] = []
     below: list[Expr] = []
-    for factor in sp.Mul.make_args(e):
+    for factor in _well_signed(sp.Mul.make_args(e)):
         base, exponent = factor.as_base_exp()
         if factor.is_Rational:
             above.append(Num(Fraction(int(factor.p))))
@@ -114,7 +113,36 @@ def _product(e: Sym, values: Values) -> Expr:
             below.append(_power(base, -exponent, values))
         else:
             above.append(_power(base, exponent, values))
-    return div(mul(*above), mul(*below))
+    return div(mul(*sorted(above, key=_place)), mul(*sorted(below, key=_place)))
+
+
+def _well_signed(factors: Sequence[Sym]) -> list[Sym]:
+    """The same product with 1 − p for p − 1, and the sign that is left in a difference if it can be."""
+    numbers = [f for f in factors if f.is_Rational]
+    sign, others = sp.Mul(*numbers), []
+    for f in factors:
+        base, exponent = f.as_base_exp()
+        if not f.is_Rational and base.is_Add and exponent.is_odd and base.as_coeff_Add()[0] < 0:
+            sign, f = -sign, sp.Pow(-base, exponent)
+        if not f.is_Rational:
+            others.append(f)
+    if sign < 0:
+        for n, f in enumerate(others):
+            if f.is_Add and len(f.args) == 2 and f.as_coeff_Add()[0] == 0 and _has_both_signs(f):
+                others[n], sign = -f, -sign
+                break
+    return [sign, *others] if sign != 1 else others
+
+
+def _has_both_signs(e: Sym) -> bool:
+    return len({t.could_extract_minus_sign() for t in e.args}) == 2
+
+
+def _place(e: Expr) -> tuple[int, int, int]:
+    """Where a factor stands: numbers, sizes, then what has fewer indices, a name before a sum, brackets last."""
+    kinds = {Num: 0, Extent: 1}
+    names = {Ref: 0, Bracket: 2}
+    return kinds.get(type(e), 2), len(variables(e)), names.get(type(e), 1)
 
 
 def _power(base: Sym, exponent: Sym, values: Values) -> Expr:
@@ -135,6 +163,11 @@ def _cases(branches: Sequence[tuple[Expr, Sym]], values: Values) -> Expr:
             return mul(value, Bracket(condition))
         if value == ZERO:
             return mul(last, Bracket(opposite(condition)))
+    match named:
+        case [(Num(1), Apply("greater", (x, Num(0)))), (Num(-1), Apply("less", (y, Num(0))))] if (
+            x == y and last == ZERO
+        ):
+            return Apply("sign", (x,))
     return Cases(tuple(named), last)
 
 
@@ -213,11 +246,12 @@ def simplified(e: Expr) -> Expr:
     symbolic = bridge.to(e)
     if symbolic.has(sp.nan):
         return e
-    candidates = [symbolic, sp.factor_terms(symbolic), sp.factor(symbolic), sp.cancel(sp.together(symbolic))]
-    candidates += [sp.factor(candidates[-1]), sp.collect(sp.expand(symbolic), sorted(symbolic.free_symbols, key=str))]
+    cancelled = sp.cancel(sp.together(symbolic))
+    candidates = [sp.factor(cancelled), sp.factor(symbolic), sp.factor_terms(symbolic), cancelled]
+    candidates += [sp.collect(sp.expand(symbolic), sorted(symbolic.free_symbols, key=str)), symbolic]
     if symbolic.has(sp.Function):
         candidates.append(sp.simplify(symbolic))
-    return min([*map(bridge.back, candidates), e], key=_length)
+    return min([e, *map(bridge.back, candidates)], key=_length)  # of equally short ones the first
 
 
 def _length(e: Expr) -> tuple[int, int]:
@@ -225,28 +259,6 @@ def _length(e: Expr) -> tuple[int, int]:
     return measure(e), sum(isinstance(x, Apply) and x.op == "div" for x in walk(e))
 
 
-def replaced(e: Expr, old: Sequence[tuple[Expr, Expr]]) -> Expr:
-    """The expression with elements replaced, and simplified."""
-    table = dict(old)
-    return simplified(rebuild(e, lambda x: table.get(x)))
-
-
-def signed(e: Expr) -> tuple[bool, Expr]:
-    """(is it negative, what stands after the sign)"""
-    return (True, e.args[0]) if isinstance(e, Apply) and e.op == "neg" else (False, e)
-
-
-def negated(e: Expr) -> Expr:
-    return neg(e)
-
-
 def is_pointwise(e: Expr) -> bool:
     """Is it free of sums, so that it can be put into other expressions?"""
     return not any(isinstance(x, Reduce) for x in walk(e))
-
-
-def free(e: Expr) -> set[Ref]:
-    return {x for x in walk(e) if isinstance(x, Ref)}
-
-
-__all__ = ["Bridge", "Var", "from_sympy", "is_pointwise", "replaced", "signed", "simplified"]

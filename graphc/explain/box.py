@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Branches:
     rows: tuple[tuple[Box, Box], ...]
 
 
-Box = Union[Atom, Row, Script, Frac, Root, Hat, Fence, Big, Branches]
+Box = Atom | Row | Script | Frac | Root | Hat | Fence | Big | Branches
 
 
 def var(text: str) -> Atom:

@@ -11,9 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import reduce
 from itertools import count
-from typing import Union
 
 from ..graph.size import Size, SizeLike, size
 from .box import Box
@@ -96,7 +94,7 @@ class Cases:
     otherwise: Expr
 
 
-Expr = Union[Var, Num, Extent, Ref, Apply, Reduce, Bracket, Cases]
+Expr = Var | Num | Extent | Ref | Apply | Reduce | Bracket | Cases
 ZERO, ONE = Num(Fraction(0)), Num(Fraction(1))
 
 
@@ -161,6 +159,12 @@ def div(a: Expr, b: Expr) -> Expr:
     return Apply("div", (a, b))
 
 
+def bracket(condition: Expr) -> Expr:
+    """Iverson's bracket, where the condition is not certain."""
+    condition = decided(condition)
+    return condition if condition in (ZERO, ONE) else Bracket(condition)
+
+
 def equal(a: Expr, b: Expr) -> Expr:
     return Apply("equal", (a, b))
 
@@ -182,6 +186,68 @@ def apply(op: str, *args: Expr) -> Expr:
 
 def total(op: str, variables: Sequence[Var], body: Expr) -> Expr:
     return Reduce(op, tuple(variables), body) if variables else body
+
+
+# -- conditions that are certain -------------------------------------------------------------------------------------
+def decided(condition: Expr) -> Expr:
+    """A condition on indices as 1 or 0 where it holds for all their values or for none; parts that always hold left out."""
+    match condition:
+        case Apply("logical_and", (a, b)):
+            left, right = decided(a), decided(b)
+            if ZERO in (left, right):
+                return ZERO
+            return right if left == ONE else left if right == ONE else Apply("logical_and", (left, right))
+        case Apply("logical_not", (a,)):
+            inner = decided(a)
+            return ONE if inner == ZERO else ZERO if inner == ONE else Apply("logical_not", (inner,))
+        case Apply("less", (a, b)):
+            verdict = _below(a, b)
+            return condition if verdict is None else ONE if verdict else ZERO
+        case Apply("greater_equal", (a, b)):
+            verdict = _below(a, b)
+            return condition if verdict is None else ZERO if verdict else ONE
+        case Apply("within", (a, n)):
+            verdicts = _below(neg(ONE), a), _below(a, n)
+            return ONE if verdicts == (True, True) else ZERO if False in verdicts else condition
+    return condition
+
+
+def _below(a: Expr, b: Expr) -> bool | None:
+    """Is a < b, for all values of their variables?"""
+    left, right = _range(a), _range(b)
+    if left is None or right is None:
+        return None
+    if _is_positive(right[0] - left[1]):
+        return True
+    return False if _is_positive(left[0] - right[1] + 1) else None
+
+
+def _is_positive(value: Size) -> bool:
+    """Certainly: no name of a size is negative."""
+    constant = next((c for monomial, c in value.terms if not monomial), 0)
+    return constant > 0 and all(c >= 0 for _, c in value.terms)
+
+
+def _range(e: Expr) -> tuple[Size, Size] | None:
+    """The least and the greatest value of a sum of indices and sizes."""
+    match e:
+        case Var(extent):
+            return size(0), extent - 1
+        case Num(value) if value == int(value):
+            return size(int(value)), size(int(value))
+        case Extent(value):
+            return value, value
+        case Apply("neg", (x,)):
+            inner = _range(x)
+            return None if inner is None else (-inner[1], -inner[0])
+        case Apply("add", args):
+            low, high = size(0), size(0)
+            for inner in map(_range, args):
+                if inner is None:
+                    return None
+                low, high = low + inner[0], high + inner[1]
+            return low, high
+    return None
 
 
 # -- looking ---------------------------------------------------------------------------------------------------------
@@ -222,7 +288,7 @@ def refs(e: Expr) -> list[Ref]:
 
 def measure(e: Expr) -> int:
     """How long it is when written; the indices of an element count nothing."""
-    if isinstance(e, Ref):
+    if isinstance(e, Ref | Extent):
         return 2
     return 1 + sum(map(measure, children(e)))
 
@@ -241,7 +307,7 @@ def rebuild(e: Expr, change: Callable[[Expr], Expr | None]) -> Expr:
         case Reduce(op, vars, body):
             return Reduce(op, vars, rebuild(body, change))
         case Bracket(condition):
-            return Bracket(rebuild(condition, change))
+            return bracket(rebuild(condition, change))
         case Cases(branches, otherwise):
             new_branches = tuple((rebuild(v, change), rebuild(c, change)) for v, c in branches)
             return Cases(new_branches, rebuild(otherwise, change))
@@ -278,4 +344,7 @@ def canonical(e: Expr, depth: int = 0) -> Expr:
 
 def flat_position(indices: Sequence[Expr], shape: Sequence[Size]) -> Expr:
     """The row-major position of an index."""
-    return reduce(lambda at, p: add(mul(at, extent(p[1])), p[0]), zip(indices, shape, strict=True), ZERO)
+    position: Expr = ZERO
+    for index, length in zip(indices, shape, strict=True):
+        position = add(mul(position, extent(length)), index)
+    return position

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.sax.saxutils import escape
 
-from .box import Atom, Big, Box, Branches, Fence, Frac, Hat, Root, Row, Script
+from .box import Atom, Big, Box, Branches, Fence, Frac, Hat, Root, Row, Script, var
 from .names import GREEK
 
 # -- LaTeX -----------------------------------------------------------------------------------------------------------
@@ -30,7 +30,7 @@ def latex(box: Box) -> str:
         case Atom(text, kind):
             return _latex_atom(text, kind)
         case Row(items):
-            return "".join(_spaced(latex(i)) for i in items).strip()
+            return "".join(_spaced(latex(i)) for i in items).replace("  ", " ").strip()
         case Script(base, sub, sup):
             inner = latex(base)
             inner = f"{{{inner}}}" if isinstance(base, Script | Row) else inner
@@ -42,11 +42,24 @@ def latex(box: Box) -> str:
         case Hat(body):
             return rf"\hat{{{latex(body)}}}"
         case Fence(body, left, right):
-            return rf"\left{SIGNS.get(left, left)} {latex(body)} \right{SIGNS.get(right, right)}"
+            first, last = (r"\left", r"\right") if _is_tall(body) else ("", "")
+            return _spaced(f"{first}{SIGNS.get(left, left)}") + f"{latex(body)}{last}{SIGNS.get(right, right)}"
         case Big(sign, under):
             return rf"{SIGNS[sign]}_{{{latex(under)}}}"
         case Branches(rows):
             return r"\begin{cases} " + r" \\ ".join(f"{latex(v)} & {latex(c)}" for v, c in rows) + r" \end{cases}"
+
+
+def _is_tall(box: Box) -> bool:
+    """Must brackets around it grow?"""
+    match box:
+        case Frac() | Big() | Branches():
+            return True
+        case Row(items):
+            return any(map(_is_tall, items))
+        case Fence(body, _, _) | Root(body) | Hat(body):
+            return _is_tall(body)
+    return False
 
 
 def _spaced(text: str) -> str:
@@ -62,7 +75,8 @@ def _latex_atom(text: str, kind: str) -> str:
     if kind == "fn":
         return f"\\{text}" if text in FUNCTIONS else rf"\mathrm{{{latex_text(text)}}}"
     if kind == "op":
-        return f" {SIGNS.get(text, text)} " if text not in ("∂", "−", "¬") else f"{SIGNS[text]} "
+        sign = SIGNS.get(text, text)
+        return sign if text in ("ℝ", "ℤ", "{0,1}", "⊤") else f"{sign} " if text in "∂¬" else f" {sign} "
     plain = "".join(SIGNS.get(c, c) for c in text)
     letter = plain if len(text.rstrip("′")) == 1 or kind == "num" else rf"\mathrm{{{latex_text(text)}}}"
     return rf"\boldsymbol{{{letter}}}" if kind == "bold" else letter
@@ -129,14 +143,18 @@ def text(box: Box) -> str:
         case Row(items):
             # a minus between two has spaces, one that begins has none
             parts = [
-                " − " if n and i == Atom("−", "op") and not _is_sign(items[n - 1]) else _part(i, len(items) > 1)
+                " − " if n and i == Atom("−", "op") and not _is_sign(items[n - 1]) else _part(i, _beside(items, n))
                 for n, i in enumerate(items)
             ]
             return "".join(parts).replace("  ", " ")
         case Script(base, sub, sup):
             inner = text(base)
             inner = f"({inner})" if isinstance(base, Row | Frac) else inner
-            return inner + (_raised(text(sub), BELOW, "_") if sub else "") + (_raised(text(sup), ABOVE, "^") if sup else "")
+            return (
+                inner
+                + (_raised(text(sub), BELOW, "_") if sub else "")
+                + (_raised(text(sup), ABOVE, "^") if sup else "")
+            )
         case Frac(top, bottom):
             return f"{_grouped(top)}/{_grouped(bottom)}"
         case Root(body):
@@ -156,12 +174,18 @@ def _is_sign(box: Box) -> bool:
     return isinstance(box, Atom) and box.kind == "op"
 
 
+def _beside(items: tuple[Box, ...], n: int) -> bool:
+    """Does a factor stand beside it?"""
+    before, after = items[n - 1] if n else Atom("=", "op"), items[n + 1] if n + 1 < len(items) else Atom("=", "op")
+    return not all(isinstance(b, Atom) and b.kind == "op" and b.text in "=+−<>≤≥≠" for b in (before, after))
+
+
 def _part(box: Box, beside: bool) -> str:
     return f"({text(box)})" if beside and isinstance(box, Frac) and not _is_derivative(box) else text(box)
 
 
 def _is_derivative(box: Frac) -> bool:
-    return isinstance(box.top, Row) and box.top.items[0] == Atom("∂", "op")
+    return _is_partial(box.top)
 
 
 def _grouped(box: Box) -> str:
@@ -171,11 +195,11 @@ def _grouped(box: Box) -> str:
 
 
 def _is_partial(box: Box) -> bool:
-    return isinstance(box, Row) and box.items[0] == Atom("∂", "op") and len(box.items) == 2
+    return isinstance(box, Row) and len(box.items) == 2 and box.items[0] in (Atom("∂", "op"), var("d"))
 
 
 def _raised(inner: str, table: dict[int, int], sign: str) -> str:
     plain = inner.replace(" ", "")
     if all(ord(c) in table for c in plain):
         return plain.translate(table)
-    return f"{sign}{plain}" if plain.isalnum() else f"{sign}({inner})"
+    return f"{sign}{plain}" if plain.isalnum() and plain.isascii() else f"{sign}({inner})"

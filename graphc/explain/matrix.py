@@ -22,6 +22,7 @@ from .expression import (
     mul,
     neg,
     variables,
+    walk,
 )
 from .solve import factors_of
 
@@ -63,7 +64,7 @@ def _contraction(over: Axes, factors: Sequence[Expr], free: Axes) -> Expr | None
             groups.setdefault(axes, []).append(f)
     pieces: dict[frozenset[Var], Piece] = {}
     for axes, group in groups.items():
-        order = tuple(sorted(axes, key=lambda v: v.number))
+        order = tuple(dict.fromkeys(x for f in group for x in walk(f) if isinstance(x, Var) and x in axes))
         forms = [_factor(f, order) for f in group]
         if any(f is None for f in forms):
             return None
@@ -82,20 +83,25 @@ def _factor(e: Expr, order: Axes) -> Expr | None:
     """A factor over its own axes, without sums."""
     match e:
         case Ref(symbol, indices) if symbol.shape:
+            if any(isinstance(i, Var) and i.extent != e for i, e in zip(indices, symbol.shape, strict=True)):
+                return None  # a part of the array
             if indices == order:
                 return Ref(symbol)
             return Apply("transpose", (Ref(symbol),)) if indices == order[::-1] else None
-        case Bracket(Apply("equal", (Var() as j, Ref(symbol, (i,))))) if isinstance(i, Var):
+        case Bracket(Apply("equal", (Ref(symbol, (Var() as i,)), Var() as j))):
             hot = Apply("onehot", (Ref(symbol), extent(j.extent)))
             return hot if order == (i, j) else Apply("transpose", (hot,)) if order == (j, i) else None
         case Bracket(condition):
             inner = _factor(condition, order)
             return None if inner is None else Bracket(inner)
-        case Apply("div", (a, b)) if variables(b):
+        case Apply("div", (_, b)) if variables(b):
             return None
         case Apply("add" | "neg" | "div" | "mul", _):
             return _form(e, order)
-        case Apply("within" | "floordiv" | "mod" | "trunc", _):
+        case Apply("pow", (x, Num(n))) if n == 2:  # a power of a matrix is something else
+            inner = _form(x, order)
+            return None if inner is None else Apply("hadamard", (inner, inner))
+        case Apply("pow" | "within" | "floordiv" | "mod" | "trunc", _):
             return None
         case Apply(op, args):
             forms = [a if isinstance(a, Num) else _form(a, order) for a in args]

@@ -12,12 +12,11 @@ from ..ops.leaves import LEAVES
 from .box import Atom, Box, Hat, Row, Script, row, var
 from .expression import Symbol
 
-GREEK = dict(
-    zip(
-        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau phi chi psi omega".split(),
-        "αβγδεζηθικλμνξπρστφχψω",
-    )
-)
+GREEK = {
+    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "zeta": "ζ", "eta": "η", "theta": "θ",
+    "iota": "ι", "kappa": "κ", "lambda": "λ", "mu": "μ", "nu": "ν", "xi": "ξ", "pi": "π", "rho": "ρ", "sigma": "σ",
+    "tau": "τ", "phi": "φ", "chi": "χ", "psi": "ψ", "omega": "ω",
+}  # fmt: skip
 LETTERS = {"einsum": "z", "exp": "e", "sum": "s", "div": "r", "max": "m", "min": "m", "log": "ℓ", "take": "v"}
 LOSS = "L"
 
@@ -51,7 +50,9 @@ def _items(box: Box) -> tuple[Box, ...]:
     return box.items if isinstance(box, Row) else (box,)
 
 
-def symbols_for(nodes: Iterable[Node], known: Mapping[Node, str], loss: Node, scopes: Mapping[Node, str]) -> dict[Node, Symbol]:
+def symbols_for(
+    nodes: Iterable[Node], known: Mapping[Node, str], loss: Node, scopes: Mapping[Node, str]
+) -> dict[Node, Symbol]:
     """A symbol for each value, no two alike: the model's name where it gives one, else a letter by the operation."""
     nodes = list(nodes)
     wanted = {n: _wanted(n, known, loss, scopes) for n in nodes}

@@ -13,25 +13,27 @@ from ..graph.formula import Affine, Clause, Formula, Index
 from ..graph.graph import Graph
 from ..graph.node import Node
 from ..graph.scalar import Scalar
-from ..graph.size import Size, product
-from ..ops.build import is_elementwise
+from ..graph.size import Size, product, size
+from ..ops.build import const_value, is_elementwise
 from ..ops.leaves import LEAVES
 from ..ops.table import row_of
 from .expression import (
+    ZERO,
     Apply,
     Bracket,
     Cases,
     Expr,
+    Extent,
     Num,
     Ref,
     Symbol,
     Var,
-    ZERO,
     add,
     apply,
     extent,
     flat_position,
     mul,
+    neg,
     number,
     total,
 )
@@ -73,7 +75,7 @@ def flowing(graph: Graph, wrt: set[Node]) -> set[Node]:
 def stepped(graph: Graph, flow: set[Node], named: Mapping[Node, str]) -> list[Node]:
     """The values that get a symbol: leaves, and all that is not written into its reader's equation."""
     outputs = set(graph.outputs.values())
-    bases = {_base(n.operands[0]) for n in graph.nodes if n.op == "reshape" and not _is_view(n)}
+    bases = {n.operands[0] for n in graph.nodes if n.op == "reshape" and not _is_view(n)}
     plain: set[Node] = set()  # numbers, and short arithmetic of leaves that no gradient flows through
     kept = []
     for node in graph.nodes:
@@ -93,6 +95,8 @@ def _is_written_in(graph: Graph, node: Node, flow: set[Node], named: Mapping[Nod
         return True
     if is_elementwise(node) and node.dtype.kind == "b":
         return True
+    if _is_same(node):
+        return True
     if node in named:
         return False
     users = graph.users(node)
@@ -101,6 +105,11 @@ def _is_written_in(graph: Graph, node: Node, flow: set[Node], named: Mapping[Nod
     if len(users) == 1 and node.op == "sum" and users[0].op == "div":  # and so is a mean
         return users[0].operands[0] is node and users[0].operands[1].op in ("const", "size")
     return node not in flow and is_elementwise(node) and all(_base(o).op in LEAVES for o in node.operands)
+
+
+def _is_same(node: Node) -> bool:
+    """Is it another value times 1?"""
+    return node.op == "mul" and any(const_value(o) == 1 for o in node.operands)
 
 
 def _is_view(node: Node) -> bool:
@@ -172,9 +181,37 @@ def value_of(formula: Formula, read: Callable[[int, Sequence[Expr]], Expr], at: 
             return total(formula.reduce, left, whole)
     if formula.reduce == "sum":
         return add(*(mul(value, *map(Bracket, conditions)) for value, conditions in parts))
-    # one after another: the first that holds, so the last needs no condition
-    branches = tuple((value, conditions[0]) for value, conditions in parts[:-1] if conditions)
+    # one after another: the first that holds, so each needs only its end, and the last nothing
+    branches = tuple((value, _end(conditions[0])) for value, conditions in parts[:-1] if conditions)
     return Cases(branches, parts[-1][0]) if branches else parts[-1][0]
+
+
+def _end(condition: Expr) -> Expr:
+    """`i < 5` for 0 ≤ i − 2 < 3, where all below is taken."""
+    match condition:
+        case Apply("within", (value, length)):
+            terms = value.args if isinstance(value, Apply) and value.op == "add" else (value,)
+            index = [t for t in terms if isinstance(t, Var)]
+            if len(index) == 1:
+                rest = [neg(t) for t in terms if t is not index[0]]
+                return Apply("less", (index[0], _size_sum([length, *rest])))
+    return condition
+
+
+def _size_sum(terms: Sequence[Expr]) -> Expr:
+    """A sum of sizes as one size."""
+    sizes: list[Size] = []
+    for t in terms:
+        negative = isinstance(t, Apply) and t.op == "neg"
+        inner = t.args[0] if isinstance(t, Apply) and negative else t
+        if isinstance(inner, Num) and isinstance(inner.value, Fraction):
+            plain = size(int(inner.value))
+        elif isinstance(inner, Extent):
+            plain = inner.size
+        else:
+            return add(*terms)
+        sizes.append(-plain if negative else plain)
+    return extent(sum(sizes, size(0)))
 
 
 def clause_parts(
@@ -183,7 +220,11 @@ def clause_parts(
     """(the body, the place that is written, the guards) of a clause at a point of its box."""
 
     def place(index: Index) -> Expr:
-        return affine(index, box) if isinstance(index, Affine) else read(index.operand, [affine(m, box) for m in index.map])
+        return (
+            affine(index, box)
+            if isinstance(index, Affine)
+            else read(index.operand, [affine(m, box) for m in index.map])
+        )
 
     reads = [read(r.operand, [place(i) for i in r.map]) for r in clause.reads]
     guards: list[Expr] = [Apply("less_equal", (ZERO, affine(g, box))) for g in clause.guards]

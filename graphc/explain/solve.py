@@ -18,6 +18,7 @@ from .expression import (
     Ref,
     Var,
     add,
+    bracket,
     div,
     equal,
     extent,
@@ -25,6 +26,7 @@ from .expression import (
     mul,
     neg,
     rebuild,
+    renamed,
     substitute,
     total,
     variables,
@@ -49,7 +51,7 @@ def solve(unknown: Iterable[Var], pairs: Sequence[tuple[Expr, Expr]]) -> Solutio
             continue
         v, value = found
         open_vars.remove(v)
-        if form != v:
+        if form != v or isinstance(value, Var) and value.extent != v.extent:
             conditions.append(within(value, v))
         values = {old: substitute(e, {v: value}) for old, e in values.items()} | {v: value}
     return values, [substitute(c, values) for c in conditions]
@@ -75,7 +77,7 @@ def collect(unknown: Sequence[Var], pairs: Sequence[tuple[Expr, Expr]], body: Ex
     """Σ over the unknown variables, where the first of each pair equals the second, of the body."""
     values, conditions = solve(unknown, pairs)
     left = [v for v in unknown if v not in values]
-    brackets = [Bracket(c) for c in conditions]
+    brackets = [bracket(c) for c in conditions]
     return summed(left, mul(substitute(body, values), *brackets))
 
 
@@ -88,11 +90,14 @@ def summed(over: Sequence[Var], body: Expr) -> Expr:
     if isinstance(body, Apply) and body.op == "div" and not variables(body.args[1]) & set(over):
         return div(summed(over, body.args[0]), body.args[1])
     if isinstance(body, Apply) and body.op == "add" and any(_picks(over, term) for term in body.args):
-        return add(*(summed(over, term) for term in map(_own, body.args)))
+        return add(*(renamed(summed(over, term)) for term in body.args))
     found = _picks(over, body)
     if found is not None:
         v, value, rest = found
         return summed([w for w in over if w != v], substitute(rest, {v: value}))
+    for v in over:  # an axis of length 1 needs no sum, but between two factors it shows that they are matrices
+        if v.extent == 1 and sum(v in variables(f) for f in factors_of(body)) == 1:
+            return summed([w for w in over if w != v], substitute(body, {v: ZERO}))
     varying = [v for v in over if v in variables(body)]
     counted = [extent(v.extent) for v in over if v not in varying]
     factors = factors_of(body)
@@ -101,10 +106,6 @@ def summed(over: Sequence[Var], body: Expr) -> Expr:
     if isinstance(inside, Reduce) and inside.op == "sum" and varying:
         varying, inside = [*varying, *inside.vars], inside.body
     return mul(*outside, *counted, total("sum", varying, inside) if varying else inside)
-
-
-def _own(term: Expr) -> Expr:
-    return term
 
 
 def factors_of(e: Expr) -> tuple[Expr, ...]:

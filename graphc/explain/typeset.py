@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -30,9 +30,11 @@ class Letters:
         single = {a.text for s in used for a in _letters_of(s.box)}
         self.pool = [c for c in POOL if c not in single] + [f"{c}′" for c in POOL[:8]]
         parent: dict[Any, Any] = {}
+        order: dict[Any, int] = {}
 
         def find(x: Any) -> Any:
             parent.setdefault(x, x)
+            order.setdefault(x, len(order))
             while parent[x] != x:
                 x = parent[x]
             return x
@@ -46,7 +48,7 @@ class Letters:
                         slots.setdefault(index, []).append((ref.symbol.name, axis))
             for same in slots.values():
                 for slot in same[1:]:
-                    a, b = sorted((find(same[0]), find(slot)), key=list(parent).index)
+                    a, b = sorted((find(same[0]), find(slot)), key=order.__getitem__)  # the first seen stands for all
                     parent[b] = a
             groups.append([same[0] for same in slots.values()])
         together: dict[Any, set[Any]] = {}
@@ -131,12 +133,11 @@ class Typesetter:
             return Frac(row("∂", var("L")), row("∂", self.element(symbol.of, indices, env)))
         if not indices:
             return bold(symbol.box) if symbol.shape else symbol.box
+        base = symbol.box if len(indices) == len(symbol.shape) else bold(symbol.box)
         boxes = [self.box(i, env) for i in indices]
         short = all(isinstance(b, Atom) and len(b.text) == 1 for b in boxes)
         below = row(*boxes) if short else joined(boxes, ",")
-        if isinstance(symbol.box, Script):
-            return Script(symbol.box.base, below, symbol.box.sup)
-        return Script(symbol.box, below)
+        return Script(base.base, below, base.sup) if isinstance(base, Script) else Script(base, below)
 
     def _reduce(self, op_name: str, over: Sequence[Var], body: Expr, env: Env) -> tuple[Box, int]:
         inner = dict(env)
@@ -162,7 +163,11 @@ class Typesetter:
                 if isinstance(base, Script | Frac) and not (isinstance(base, Script) and base.sup is None):
                     base = Fence(base)
                 above = self.box(b, env)
-                return Script(base.base, base.sub, above) if isinstance(base, Script) else Script(base, None, above), POWER
+                if isinstance(base, Script):
+                    return Script(base.base, base.sub, above), POWER
+                return Script(base, None, above), POWER
+            case "dot", (a, b):
+                return row(self.box(a, env), "·", self.box(b, env)), PRODUCT
             case "transpose", (x,):
                 box = self.box(x, env, ATOM)
                 box = Fence(box) if isinstance(box, Script) and box.sup is not None else box
@@ -211,7 +216,8 @@ class Typesetter:
         items: list[Box | str] = []
         for n, factor in enumerate(ordered):
             last = n == len(ordered) - 1
-            level = PRODUCT if last or not isinstance(factor, Reduce) else ATOM
+            mixed = isinstance(factor, Apply) and factor.op == "hadamard" and name != "hadamard"
+            level = PRODUCT if not mixed and (last or not isinstance(factor, Reduce)) else ATOM
             box = self.box(factor, env, level)
             if n:
                 items.append("⊙" if name == "hadamard" else "·" if _begins_with_number(factor) else THIN)
@@ -285,7 +291,9 @@ def size_box(size: Size) -> tuple[Box, int]:
                 base = Fence(row(above, "/", below), "⌊", "⌋")
             factors.append(base if power == 1 else Script(base, None, Atom(str(power), "num")))
         terms.append(joined(factors, "·"))
-    return (row(*terms), ATOM if len(terms) == 1 and not isinstance(terms[0], Row) else SUM) if terms else (Atom("0", "num"), ATOM)
+    if not terms:
+        return Atom("0", "num"), ATOM
+    return row(*terms), ATOM if len(terms) == 1 and not isinstance(terms[0], Row) else SUM
 
 
 def membership(symbol: Symbol, box: Box) -> Box:
@@ -299,6 +307,3 @@ def membership(symbol: Symbol, box: Box) -> Box:
 def _sized(extent: Size) -> Box:
     box, level = size_box(extent)
     return box if level == ATOM or not isinstance(box, Row) or "+" not in str(extent) else Fence(box)
-
-
-Table = Mapping[Symbol, Box]

@@ -134,13 +134,13 @@ def _cluster_lines(picture: Picture, parent: str, indent: str) -> Iterator[str]:
 
 def _cluster(cluster: Cluster, picture: Picture, indent: str) -> Iterator[str]:
     fill, border = CLUSTER[cluster.kind]
-    name = _quote(f"title {cluster.id}")
+    number = picture.clusters.index(cluster)  # an id may hold the path of a file of this machine
     first, *rest = cluster.title.split("\n")
     title = [Line(first, "scope"), *(Line(text, "place") for text in rest)]
-    yield f"{indent}subgraph {_quote('cluster_' + cluster.id)} {{"
+    yield f"{indent}subgraph cluster_{number} {{"
     yield f'{indent}  graph [label="", style="rounded,filled", color="{border}", fillcolor="{fill}", margin=10];'
     # the title is a node, so that edges keep clear of it; it stands first among the cluster's first boxes
-    yield f"{indent}  {name} [shape=plain, label=<{_lines(title)}>];"
+    yield f"{indent}  title_{number} [shape=plain, label=<{_lines(title)}>];"
     yield from _cluster_lines(picture, cluster.id, indent + "  ")
     yield indent + "}"
 

@@ -147,7 +147,7 @@ def add_roots(picture: Picture, graph: Graph, outline: Outline, ids: Mapping[Nod
         box = Box(f"output{i}", "output", (Line(text, "title"), Line(shape_text(node.type), "small")))
         picture.boxes.append(box)
         if value in ids:
-            notes = tuple(Line(t, "small") for t in mark_texts(node))
+            notes = tuple(Line(t, "small") for t in mark_texts(node, formula=False))
             picture.edges.append(Edge(ids[value], box.id, "flow", notes))
     for target, node in graph.updates.items():
         value = base(node)

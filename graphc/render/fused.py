@@ -22,6 +22,7 @@ LEGEND = (
     ("product", "matrix product"),
     ("check", "check of indices"),
     ("output", "outputs"),
+    ("buffer", "buffer, its shape and bytes"),
 )
 
 
@@ -50,11 +51,15 @@ def fused(program: Program, source: str, title: str, subtitle: str = "") -> Pict
         written = _written(instruction, kernels)
         for number in dict.fromkeys(n for n, _ in instruction.arrays):
             if number in maker and (number not in written or program.buffers[number].kind != "output"):
-                buffer = program.buffers[number]
-                leaf = maker[number].startswith("b")
-                text = [] if leaf else [Line(f"{buffer.name} {_shape(buffer)}", "plain"), Line(_bytes(buffer), "small")]
+                if maker[number].startswith("s") and maker[number] != box.id:  # it goes from step to step
+                    buffer = program.buffers[number]
+                    text = Line(f"{buffer.name} {_shape(buffer)}", "plain"), Line(_bytes(buffer), "small")
+                    name = f"t{number}.{step}"
+                    picture.boxes.append(Box(name, "buffer", text))
+                    picture.edges.append(Edge(maker[number], name, "line"))
+                    maker[number] = name
                 if maker[number] != box.id:
-                    picture.edges.append(Edge(maker[number], box.id, "buffer", tuple(text)))
+                    picture.edges.append(Edge(maker[number], box.id, "buffer"))
         outputs = [program.buffers[n] for n in written if program.buffers[n].kind == "output"]
         for number in written:
             if number in maker and program.buffers[number].kind in ("param", "state"):

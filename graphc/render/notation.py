@@ -137,6 +137,9 @@ class Printer:
             return f"{self.operand(node.operands[0], box, ATOM)}²", POWER
         if node.op == "div" and node in self.outline.numbers:
             return f"{self.operand(node.operands[0], box, POWER)}/{self.operand(node.operands[1], box, POWER)}", PRODUCT
+        if node.op == "grad":
+            y, x = (self.operand(o, box, ATOM) for o in node.operands)
+            return f"∂{y}/∂{x}", PRODUCT
         if node.op == "pow":
             return self._power(node, box)
         if node.op == "einsum":

@@ -46,4 +46,4 @@ def _svg(picture: Picture) -> str | None:
         text = drawn(picture, "svg").decode()
     except GraphcError:
         return None
-    return text
+    return text[text.index("<svg") :]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ..graph.graph import Graph
 from ..graph.node import Node
-from ..graph.size import product
+from ..graph.size import Size, product
 from ..ops.build import is_elementwise
 
 MARKS = ("reshape", "transpose", "broadcast_to", "cast", "watched")
@@ -123,19 +123,29 @@ class Outline:
                     yield value, operand
 
 
-def mark_texts(operand: Node) -> list[str]:
-    """The marks on an edge as text: `ᵀ`, `as (B, 1)`, `as f32`."""
+def mark_texts(operand: Node, formula: bool = True) -> list[str]:
+    """The marks on an edge as text: `as (B, 20)`, `as f32`. Axes of length 1 come and go unsaid.
+
+    formula: does the reader have a formula, which says `ᵀ` itself?
+    """
     texts: list[str] = []
     for mark in marks(operand):
         if mark.op == "transpose":
             perm = mark.attr("perm")
             swapped = perm == (*range(len(perm) - 2), len(perm) - 1, len(perm) - 2)
-            texts.append("transposed" if swapped else f"axes {', '.join(map(str, perm))}")
+            if not (swapped and formula):
+                texts.append("transposed" if swapped else f"axes {', '.join(map(str, perm))}")
         elif mark.op == "cast":
             texts.append(f"as {mark.dtype.name.rstrip('_')}")
-        elif mark.op != "watched":
-            shape = f"as ({', '.join(map(str, mark.shape))})"
-            texts[:] = [t for t in texts if not t.startswith("as (")] + [shape]
-    last = operand.shape
-    plain = base(operand).shape
-    return [t for t in texts if not t.startswith("as (") or last != plain]
+    kinds = {m.op for m in marks(operand)}
+    if (
+        kinds & {"reshape", "broadcast_to"}
+        and "transpose" not in kinds
+        and _long_axes(operand) != _long_axes(base(operand))
+    ):
+        texts.append(f"as ({', '.join(map(str, operand.shape))})")
+    return texts
+
+
+def _long_axes(node: Node) -> list[Size]:
+    return [e for e in node.shape if e != 1]

@@ -62,9 +62,7 @@ def _collapse(graph: Graph, parent: Path, result: Scopes) -> None:
         end = at + 1
         while end < len(paths) and signatures[end] == signatures[at] and _stem(paths[end]) == _stem(paths[at]):
             end += 1
-        if end - at >= FEWEST:
-            _merge(graph, parent, paths[at:end], members, result)
-        at = end
+        at += _merge(graph, parent, paths[at:end], members, result) if end - at >= FEWEST else 1
     for path in paths:
         if any(n not in result.hidden for n in members[path]):
             _collapse(graph, path, result)
@@ -87,8 +85,8 @@ def _attrs(node: Node, prefix: str) -> tuple[tuple[str, object], ...]:
     return tuple((k, v.removeprefix(prefix) if k == "name" else v) for k, v in node.attrs)
 
 
-def _merge(graph: Graph, parent: Path, paths: list[Path], members: dict[Path, list[Node]], result: Scopes) -> None:
-    """Hide all scopes of a run but the first, as far as they carry over."""
+def _merge(graph: Graph, parent: Path, paths: list[Path], members: dict[Path, list[Node]], result: Scopes) -> int:
+    """Hide all scopes of a run but the first, as far as they carry over; how many are done with."""
     inside = {n for p in paths for n in members[p]}
     order = {n: i for i, n in enumerate(graph.nodes)}
     between = _between(graph, parent, [members[p] for p in paths], inside, result)
@@ -103,13 +101,14 @@ def _merge(graph: Graph, parent: Path, paths: list[Path], members: dict[Path, li
         roles = carried[1]
     chain = roles is not None and any(roles.values())
     if len(maps) < FEWEST or not (chain or _read_together(graph, maps)):
-        return
+        return 1
     for found in maps[1:]:
         result.hidden |= {other: node for node, other in found.items() if other is not node}
     for node in between:
         result.of[node] = paths[0]
     how = "each fed by the one before" if chain else "side by side"
     result.titles[paths[0]] = f"{paths[0][-1]} … {paths[len(maps) - 1][-1]}   × {len(maps)}, {how}"
+    return len(maps)
 
 
 def _between(graph: Graph, parent: Path, scopes: list[list[Node]], inside: set[Node], result: Scopes) -> list[Node]:

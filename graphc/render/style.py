@@ -57,6 +57,7 @@ BOX = {
     "result": BoxStyle("#FBE3D3", VERMILLION, borders=2, width=1.5),
     "kernel": BoxStyle("#FFFFFF", "#4D4D4D"),
     "product": BoxStyle("#DCEFFB", SKY, style="filled", width=2),
+    "buffer": BoxStyle("#FFFFFF", "#FFFFFF", style="filled", width=0),
     "check": BoxStyle("#FFFFFF", GREY, shape="hexagon", style="filled,dashed"),
 }
 
@@ -81,6 +82,7 @@ EDGE = {
     "update": EdgeStyle((PURPLE,), style="dashed"),
     "adjoint": EdgeStyle((VERMILLION,)),
     "buffer": EdgeStyle(("#4D4D4D",)),
+    "line": EdgeStyle(("#4D4D4D",), forward=False),
     "value in": EdgeStyle((BLUE,)),
     "value out": EdgeStyle((BLUE,), forward=False),
     "both in": EdgeStyle((BLUE, VERMILLION)),

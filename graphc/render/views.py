@@ -38,6 +38,8 @@ def picture(
     if view == "backward":
         return backward(graph, entry.signature.trainable)
     if view == "joint":
+        if numbers is None and not entry.signature.inputs:
+            numbers = {}  # there is nothing to give: the parameters' values are all that is needed
         return joint(graph) if numbers is None else joint(graph, *_values(model, entry, graph, numbers))
     if view == "fused":
         trains = "loss" in entry.signature.needs and bool(entry.signature.trainable)

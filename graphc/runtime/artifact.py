@@ -7,6 +7,7 @@ NAME/programs.json       buffers and instructions of each entry
 NAME/graph.txt           the graph in text form (NAME.graph.txt for each of several)
 NAME/params.safetensors  parameters and the beginnings of states
 NAME/constants.safetensors
+NAME/certificate.json    what verification showed, where the model was compiled with --strict
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class Contents:
     states: States
     options: Mapping[str, Any]
     rules: Mapping[str, int]
+    certificate: Mapping[str, Any] | None = None
 
 
 def save(contents: Contents, folder: Path, progress: Progress | None = None) -> Path:
@@ -100,6 +102,8 @@ def _files(contents: Contents) -> dict[str, bytes]:
     }
     for name, text in contents.graphs.items():
         files["graph.txt" if len(contents.graphs) == 1 else f"{name}.graph.txt"] = text.encode()
+    if contents.certificate is not None:
+        files["certificate.json"] = _json(contents.certificate, indent=2)
     if contents.constants:
         files["constants.safetensors"] = encode({n: np.asarray(a, order="C") for n, a in contents.constants.items()})
     if contents.states.initial:

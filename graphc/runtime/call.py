@@ -192,12 +192,13 @@ class Call:
         distinct = {(g.left, g.right, g.relation): g for g in reversed(program.guards)}  # the first of equal ones
         for guard in reversed(distinct.values()):
             if guard.left.names | guard.right.names <= sizes.keys() and not guard.holds(sizes):
-                left, right = guard.left.evaluate(sizes), guard.right.evaluate(sizes)
+                sides = [s for s in (guard.left, guard.right) if s.constant is None]
+                known = " and ".join(f"{s} is {s.evaluate(sizes)}" for s in sides)
                 errors.append(
                     InputError(
                         guard.message,
                         where=guard.where or None,
-                        why=f"{guard.left} is {left} and {guard.right} is {right}; {guard.left} {guard.relation} {guard.right} is needed",
+                        why=f"{known}; {guard.left} {guard.relation} {guard.right} is needed",
                     )
                 )
         raise_all(errors)

@@ -21,8 +21,12 @@ import importlib.util
 import linecache
 import math
 import re
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from ..codegen import primitives, vecmath
 from ..errors import GraphcError
@@ -31,7 +35,7 @@ from .cache import KernelSource
 Namespace = dict[str, Any]
 
 MOST_BLOCKS = 1024
-"""The most blocks of a launch: what the arrays for parts of sums are made for (graphc.codegen.launches.BLOCKS)."""
+"""The most blocks of a launch: what the arrays for parts of sums are made for (graphc.codegen.launch.BLOCKS)."""
 
 
 def numba_cuda() -> Any:
@@ -148,9 +152,27 @@ def _namespace() -> Namespace:
     if not is_simulated():
         return dict(_device_words())
     words = _constants() | primitives.numpy_namespace() | vecmath.numpy_namespace()
+    words["shared"] = _simulated_shared(words)
     # The simulator binds `cuda` anew in a kernel's own names, so what uses it must share them.
     _define(_OF_BLOCKS, "words of blocks", words)
     return words
+
+
+def _simulated_shared(words: Namespace) -> Callable[..., Any]:
+    """Shared memory: one array for each line that asks for one. (The simulator's own may give two threads that ask at the
+    same time an array each.)"""
+    arrays: dict[Any, Any] = {}
+    lock = threading.Lock()
+
+    def shared(shape: Any, dtype: Any) -> Any:
+        asked = sys._getframe(1)
+        with lock:
+            if arrays.get("launch") is not words["cuda"]:
+                arrays.clear()
+                arrays["launch"] = words["cuda"]
+            return arrays.setdefault((asked.f_code, asked.f_lineno), np.empty(shape, dtype))
+
+    return shared
 
 
 def _constants() -> Namespace:
@@ -183,7 +205,9 @@ _NUMBA = {"f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "u
 def _define(text: str, name: str, scope: Namespace) -> None:
     """Run a text that defines functions whose free names are in `scope`."""
     filename = f"<kernel {name}>"
-    # so that errors show the kernel's own lines; the simulator tells shared arrays apart by file and line
+    if is_simulated():
+        text = text.replace("cuda.shared.array(", "shared(")
+    # so that errors show the kernel's own lines
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
     exec(compile(text, filename, "exec"), scope)
 
@@ -276,7 +300,7 @@ _CHECK_INDEX = '''
 def check_index_{t}(index, first, threads, limit):
     """first[0] becomes the least position of an index outside 0 <= index < limit, if there is one."""
     for i in range(cuda.grid(1), threads, cuda.gridsize(1)):
-        if index[i] < 0 or index[i] > limit + 5:
+        if index[i] < 0 or index[i] >= limit:
             cuda.atomic.min(first, 0, i)
 '''
 

@@ -26,6 +26,5 @@ def check(
     chosen, name, _ = resolve(models, model)
     certificate = verify(trace_models(chosen, name, DTYPES[dtype], hyperparameters), seed)
     if not (certificate.strict if strict else certificate.passed):
-        bad = [str(f) for f in certificate.findings if f.standing in ("FAILED", "UNPROVED")]
-        raise AssertionError(f"{name} does not verify:\n" + "\n".join(bad))
+        raise AssertionError("\n".join([f"{name} does not verify:", *map(str, certificate.open)]))
     return certificate

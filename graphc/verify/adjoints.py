@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import mpmath as mp
 import numpy as np
@@ -33,6 +34,7 @@ from .index_form import IndexForms, NoIndexForm, Term, same, symbol_of, variable
 # operations whose attributes hold no sizes: they are proved with every size a symbol
 _GENERAL = ("sum", "max", "min", "einsum", "transpose", "take", "take_along", "concat")
 _NOT_DERIVED = (*LEAVES, "grad", "argmax", "arange")
+ILL_FORMED = (ValueError, IndexError, KeyError, AssertionError)  # what evaluating a graph may raise that is none
 POINTS = 3  # random points of an exact check
 
 
@@ -43,7 +45,7 @@ def adjoints(graph: Graph) -> list[Finding]:
         row = ROWS[node.op]
         if node.op in _NOT_DERIVED or not row.differentiable or not node.dtype.is_float:
             continue
-        general = _generalised(node)
+        general = generalised(node)
         subject = describe(general)
         if subject not in found:
             found[subject] = check(general, subject)
@@ -52,11 +54,15 @@ def adjoints(graph: Graph) -> list[Finding]:
 
 def describe(node: Node) -> str:
     """An operation by its name, attributes and operand types."""
-    attrs = ", ".join(f"{k}={v}" for k, v in node.attrs if k not in ("formula", "shape"))
+    attrs = ", ".join(f"{k}={_text(v)}" for k, v in node.attrs if k != "formula")
     return f"{node.op}({', '.join(str(o.type) for o in node.operands)}{f'; {attrs}' if attrs else ''})"
 
 
-def _generalised(node: Node) -> Node:
+def _text(value: Any) -> str:
+    return f"({', '.join(map(_text, value))}{',' * (len(value) == 1)})" if isinstance(value, tuple) else str(value)
+
+
+def generalised(node: Node) -> Node:
     """The operation over operands that are all unknown and distinct, sizes made symbols where that is possible."""
     general = node.op in _GENERAL or build.is_elementwise(node)
 
@@ -80,18 +86,21 @@ def _generalised(node: Node) -> Node:
 
 def check(node: Node, subject: str) -> Finding:
     """The standing of an operation's adjoints: the weakest of its operands'."""
-    standings = [PROVED]
+    standings, detail = [PROVED], ""
     for k, operand in enumerate(node.operands):
         if not operand.dtype.is_float:
             continue
         try:
             standing = _standing(node, k)
-        except GraphcError as error:
-            return Finding("operation", subject, FAILED, f"the adjoint of operand {k} cannot be built: {error.what}")
+        except exact.NoExactValue as error:
+            standing = UNPROVED
+            detail = str(error)
+        except (GraphcError, *ILL_FORMED) as error:
+            return Finding("operation", subject, FAILED, f"the adjoint of operand {k} is ill-formed: {error}")
         if standing == FAILED:
             return Finding("operation", subject, FAILED, f"the adjoint of operand {k} is not the derivative")
         standings.append(standing)
-    return Finding("operation", subject, min(standings, key=ORDER.index))
+    return Finding("operation", subject, min(standings, key=ORDER.index), detail)
 
 
 def _standing(node: Node, k: int) -> str:
@@ -204,9 +213,7 @@ def sample(node: Node, sizes: dict[str, int], rng: random.Random, limit: int, si
             numerators = [n if rng.random() < 0.5 else -n for n in numerators]
         return exact.dyadic(numerators, -20).reshape(shape)
     result = np.empty(count, dtype=object)
-    result[:] = [
-        rng.random() < 0.5 if node.dtype.kind == "b" else rng.randrange(max(limit, 1)) for _ in range(count)
-    ]
+    result[:] = [rng.random() < 0.5 if node.dtype.kind == "b" else rng.randrange(max(limit, 1)) for _ in range(count)]
     return result.reshape(shape)
 
 

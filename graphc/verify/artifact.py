@@ -12,7 +12,10 @@ from ..frontend.trace import Declaration
 from ..graph import dtype as dtypes
 from ..graph.graph import Variable
 from ..graph.size import parse, size
+from ..pipeline import Compilation, Options
 from ..runtime.artifact import load
+from ..runtime.kernels import split
+from .certificate import EXACT, UNPROVED, Finding
 
 
 def module_of(folder: Path) -> Module:
@@ -33,3 +36,17 @@ def module_of(folder: Path) -> Module:
     used = {n: tuple(v.attr("name") for v in g.nodes if v.op in ("param", "state")) for n, g in graphs.items()}
     float_type = dtypes.BY_NAME[manifest["options"]["dtype"]]
     return Module(compiled.name, dict(graphs), {}, declared, used, float_type)
+
+
+def kernels_agree(folder: Path, module: Module) -> Finding:
+    """Does the folder run what was verified? Its kernels are compared with those that its graph is compiled to now."""
+    options = json.loads((folder / "manifest.json").read_text())["options"]
+    signatures = json.loads((folder / "programs.json").read_text())["signatures"]
+    stored = split((folder / "kernels.py").read_text(), {n: tuple(s) for n, s in signatures.items()})
+    compilation = Compilation(module, Options(options["target"], module.float_type.numpy.name))
+    compilation.complete()
+    known = {k.name for k in stored.values()}  # named by their content
+    other = [n for n, k in compilation.book.kernels.items() if k.name not in known]
+    if other:
+        return Finding("artifact", folder.name, UNPROVED, f"other kernels than this graphc makes: {', '.join(other)}")
+    return Finding("artifact", folder.name, EXACT, "the folder's kernels are those that were verified")

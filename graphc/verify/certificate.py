@@ -38,7 +38,18 @@ class Certificate:
     @property
     def strict(self) -> bool:
         """Nothing disagrees, and everything is proved or exact."""
-        return all(f.standing in (PROVED, EXACT) for f in self.findings)
+        return not self.open
+
+    @property
+    def open(self) -> tuple[Finding, ...]:
+        """What is neither proved nor exact."""
+        return tuple(f for f in self.findings if f.standing not in (PROVED, EXACT))
+
+    def summary(self) -> str:
+        """How many findings of each standing."""
+        return ", ".join(
+            f"{self.count(s)} {s}" for s in (PROVED, EXACT, UNPROVED, FAILED) if self.count(s) or s != FAILED
+        )
 
     def count(self, standing: str) -> int:
         return sum(f.standing == standing for f in self.findings)
@@ -46,13 +57,7 @@ class Certificate:
     def __str__(self) -> str:
         lines = [f"{self.model}"]
         lines += [f"  {f}" for f in sorted(self.findings, key=lambda f: (f.kind, ORDER.index(f.standing), f.subject))]
-        lines.append(
-            "  "
-            + ", ".join(
-                f"{self.count(s)} {s}" for s in (PROVED, EXACT, UNPROVED, FAILED) if self.count(s) or s != FAILED
-            )
-        )
-        return "\n".join(lines)
+        return "\n".join([*lines, f"  {self.summary()}"])
 
     def to_json(self) -> dict[str, Any]:
         return {"model": self.model, "passed": self.passed, "findings": [asdict(f) for f in self.findings]}

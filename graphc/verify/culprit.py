@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import mpmath as mp
@@ -71,7 +72,7 @@ def _floats(values: Array) -> Array:
 
 
 # -- derivatives -----------------------------------------------------------------------------------------------------
-def slope(y: Node, x: dict[Node, Array], at: Point) -> mp.mpf:
+def slope(y: Node, x: Mapping[Node, Array], at: Point) -> mp.mpf:
     """The derivative of a number y along directions, by a difference. What stands under stop_gradient is held."""
     held = [n for n in postorder([y]) if n.op == "stop_gradient"]
     with mp.workdps(exact.DIGITS):

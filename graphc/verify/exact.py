@@ -25,6 +25,10 @@ DIGITS = 80  # 50, and some to lose in differences
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+class NoExactValue(Exception):
+    """The operation is none of those that are known here."""
+
+
 @cache
 def function_of(name: str) -> Callable[..., Any]:
     """An elementwise operation on mpmath numbers, from its mathematics."""
@@ -64,7 +68,8 @@ def dyadic(numerators: Any, exponent: int) -> Array:
 
 
 def _each(function: Callable[..., Any], *arrays: Array) -> Array:
-    result = np.frompyfunc(function, len(arrays), 1)(*arrays)
+    with np.errstate(all="ignore"):  # NumPy tells of NaN in arrays of objects too
+        result = np.frompyfunc(function, len(arrays), 1)(*arrays)
     return np.array(result, dtype=object)
 
 
@@ -88,7 +93,7 @@ def _value(node: Node, x: list[Array], sizes: Mapping[str, int]) -> Array:
         return _einsum(node, x, sizes)
     if op == "formula":
         return _formula(node, x, sizes)
-    raise KeyError(f"{op} has no value in exact arithmetic")
+    raise NoExactValue(f"{op} has no value in exact arithmetic")
 
 
 def _number(value: Any, node: Node) -> Any:

@@ -25,11 +25,12 @@ from ..ops import build
 from ..ops.build import make
 from ..pipeline import Compilation, Options, derive, lower, program_graph, trainable
 from . import exact
-from .adjoints import adjoints, describe, dot, sample
-from .certificate import EXACT, FAILED, Certificate, Finding
+from .adjoints import ILL_FORMED, adjoints, describe, dot, sample
+from .certificate import EXACT, FAILED, UNPROVED, Certificate, Finding
 from .culprit import STEP, agree, culprit, misderived, near, slope
 from .rewrites import rewrites
 from .running import Point, run, truth
+from .ties import ties
 
 Array = np.ndarray[Any, Any]
 Directions = Mapping[Node, Array]
@@ -44,7 +45,15 @@ def verify(module: Module, seed: int = 0) -> Certificate:
     for entry, graph in module.entries.items():
         stable, _ = lower(graph, stop_after="stabilise")
         findings += adjoints(stable)
-        findings += _numbers(compilation, entry, graph, seed)
+        try:
+            findings += ties(module, stable, TOLERANCE[module.float_type.name])
+            findings += _numbers(compilation, entry, graph, seed)
+        except exact.NoExactValue as error:
+            findings.append(Finding("values", entry, UNPROVED, str(error)))
+        except ILL_FORMED as error:
+            if all(f.standing != FAILED for f in findings):
+                raise  # nothing known is wrong: it is verification itself that failed
+            findings.append(Finding("values", entry, FAILED, f"what was derived is ill-formed: {error}"))
     findings += rewrites(compilation.fired)
     return Certificate(module.name, tuple(dict.fromkeys(findings)))
 

@@ -11,7 +11,7 @@ from ..graph.node import Node, postorder
 from ..passes.default import ALL_RULES
 from ..passes.rewrite import Firings
 from . import exact
-from .adjoints import POINTS, close, sample
+from .adjoints import ILL_FORMED, POINTS, close, sample
 from .certificate import EXACT, FAILED, UNPROVED, Finding
 
 
@@ -20,18 +20,34 @@ def rewrites(fired: Firings) -> list[Finding]:
     findings = []
     for name, instances in fired.instances.items():
         rule = ALL_RULES[name]
-        verdicts = [agree(before, after) for before, after in instances]
+        verdicts = [_verdict(before, after) for before, after in instances]
         standing = FAILED if False in verdicts else EXACT if True in verdicts else UNPROVED
         findings.append(Finding("rewrite", f"{name} ({rule.kind}, {fired.counts[name]} times)", standing, rule.reason))
     return findings
 
 
+def _verdict(before: Node, after: Node) -> bool | None:
+    try:
+        return agree(before, after)
+    except exact.NoExactValue:
+        return None
+    except ILL_FORMED:
+        return False  # one side cannot even be evaluated
+
+
 def agree(before: Node, after: Node) -> bool | None:
     """Do both sides agree wherever both are real? None where no point was found at which they are.
 
-    What both sides hold is taken as free, so that only what the rule changed is evaluated.
+    What both sides hold is taken as free, so that only what the rule changed is evaluated; but where they then differ,
+    it may be that one of these values depends on another, and all is evaluated.
     """
-    leaves = _leaves(before, after)
+    verdict = _agree(before, after, _leaves(before, after))
+    if verdict is not False:
+        return verdict
+    return _agree(before, after, [n for n in postorder([before, after]) if n.op in ("input", "param", "state")])
+
+
+def _agree(before: Node, after: Node, leaves: list[Node]) -> bool | None:
     nodes = postorder([before, after], set(leaves)) + leaves
     names = sorted({s for n in nodes for e in n.shape for s in e.names})
     tolerance = _rounding(after) if after.op == "const" and before.op != "const" else mp.mpf(10) ** -45
@@ -42,7 +58,7 @@ def agree(before: Node, after: Node) -> bool | None:
         sizes = {n: 2 + (i + seed) % 3 for i, n in enumerate(names)}
         if seed % POINTS and sum(n.type.numel.evaluate(sizes) for n in nodes) > MANY:
             continue  # so many numbers make one point as good as several
-        limit = min((e.evaluate(sizes) for n in (before, *leaves) for e in n.shape if e != 1), default=1)
+        limit = min((e.evaluate(sizes) for n in nodes for e in n.shape if e != 1), default=1)
         with mp.workdps(exact.DIGITS):
             values = {n: sample(n, sizes, rng, limit, signed) for n in leaves}
             left = exact.evaluate([before], values, sizes)[before]

@@ -184,6 +184,7 @@ def test_a_column_sum_of_what_is_nowhere_stored_gets_memory_for_its_terms():
     assert printed.made == (("terms_1", f32, B * C),)
     rows, sums = printed.parts
     assert rows.source.sizes[0] == B and sums.source.sizes[0] == C
+    assert "terms_1[i0*C + i2] = v0 * b[i0*C + i2]" in rows.source.text and "terms_1" in sums.source.text
 
 
 def test_the_first_maximum_of_everything_is_found_in_order():

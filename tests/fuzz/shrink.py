@@ -4,6 +4,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -44,6 +45,16 @@ def shrink(program: Program, fault: Fault, rounds: int = 6) -> Program:
         if program is before:
             break
     return program
+
+
+def keep(program: Program, fault: Fault, path: Path) -> Program:
+    """The program made small, written as a model file with its arrays; what is wrong stands at its top."""
+    first = tidy(program)
+    small = shrink(first, fault) if fault(first) else program
+    reason = "\n".join(f"# {line}" for line in (fault(small) or "").splitlines())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{reason}\n{small.text()}")
+    return small
 
 
 def tidy(program: Program) -> Program:

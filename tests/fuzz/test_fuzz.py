@@ -1,46 +1,64 @@
-"""A fixed choice of random models, small enough for every run. `tools/fuzz` makes as many as one likes."""
+"""A fixed choice of random models, small enough for every run. `tools/fuzz` makes as many as one likes.
+
+One that fails is made small and written as a model file to fuzz-failures; the message holds its text.
+"""
 from __future__ import annotations
 
+import hashlib
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+import graphc as gc
+from graphc.derivatives import partials
 from tests.fuzz.check import check_compiled, check_graphs
 from tests.fuzz.generate import Given, Mismatch, Program, generate
-from tests.fuzz.shrink import kind_of, shrink
+from tests.fuzz.shrink import keep, kind_of, shrink
 
-FIXED = dict(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+# a seed is not made smaller: the program that it gives is
+FIXED = dict(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+FAILURES = Path("fuzz-failures")
 
 
-@settings(max_examples=40, **FIXED)
-@given(st.integers(0, 2**32))
-def test_stages_keep_the_values(seed):
-    """Each stage's graph by oracles: the values that NumPy has; gradients by differences; texts that parse back."""
-    program = generate(random.Random(seed), length=7)
-    note(program.text())
+def checked(program, check, folder=FAILURES):
+    """Check a program; AssertionError with a smaller one that fails alike, which is kept as a model file."""
+    def fault(candidate):
+        try:
+            check(candidate)
+        except Exception as error:
+            return f"{'' if isinstance(error, Mismatch) else f'{type(error).__name__}: '}{error}"
+        return None
+
+    first = fault(program)
+    if first is not None:
+        path = folder / f"{hashlib.sha256(program.text().encode()).hexdigest()[:12]}.py"
+        small = keep(program, fault, path)
+        raise AssertionError(f"{first}\n\nmade small, and written to {path}:\n\n{small.text()}")
+
+
+def check_source(program):
     check_graphs(program)
-
-
-@settings(max_examples=25, **FIXED)
-@given(st.integers(0, 2**32))
-def test_the_generated_source_gives_the_values(seed):
-    """Outputs, gradients and updates, two calls in a row, by the source run as Python."""
-    program = generate(random.Random(seed), length=7)
-    note(program.text())
     check_compiled(program, "numpy")
 
 
-@settings(max_examples=12, **FIXED)
+@settings(max_examples=200, **FIXED)
+@given(st.integers(0, 2**32))
+def test_graphs_and_generated_source_give_the_values(seed):
+    """Each stage's graph by oracles: the values that NumPy has; gradients by differences; texts that parse back. Then
+    outputs, gradients and updates, two calls in a row, by the generated source run as Python."""
+    checked(generate(random.Random(seed), length=7), check_source)
+
+
+@settings(max_examples=50, **FIXED)
 @given(st.integers(0, 2**32))
 def test_compiled_models_give_the_values(seed):
     """The same, compiled for the CPU."""
-    program = generate(random.Random(seed), length=6)
-    note(program.text())
-    check_compiled(program, "cpu")
+    checked(generate(random.Random(seed), length=6), lambda p: check_compiled(p, "cpu"))
 
 
 # Models that were wrong once, made small
@@ -89,6 +107,23 @@ def test_models_use_the_whole_table():
     for word in ("einsum", "@", "reshape", "transpose", "::-", "concat", "take(", "take_along_axis", "where", "gc.max(", "softmax", "state", "update",
                  "grad(", "second", "stop_gradient", "arange", "argmax"):
         assert word in text, word
+
+
+def test_what_fails_is_kept_as_a_model_file(monkeypatch, tmp_path):
+    """A wrong derivative, found by a random model; the file that is kept fails in the same way."""
+    real = partials.partial
+    monkeypatch.setattr(partials, "partial", lambda name, k: 2 * real(name, k) if name == "tanh" else real(name, k))
+    partials.template.cache_clear()
+    program = _program({"v0": "gc.tanh(x0)", "v1": "gc.exp(x1)"}, {"x0": ([3], [0.5, 1.0, -0.3]), "x1": ([2], [0.1, 0.2])}, ["v1"], "gc.sum(v0) + gc.sum(v1)", ["x0"])
+    try:
+        with pytest.raises(AssertionError, match="made small, and written to"):
+            checked(program, check_graphs, tmp_path)
+    finally:
+        partials.template.cache_clear()
+    (file,) = tmp_path.iterdir()
+    text = file.read_text()
+    assert text.startswith("# gradient of loss by x0: the gradient says") and "tanh" in text and "exp" not in text
+    assert gc.compile(file, target="numpy").forward(x0=np.ones(3))
 
 
 def test_a_wrong_oracle_is_found_and_made_small(monkeypatch):

@@ -80,6 +80,10 @@ def faults(drawing: dict[str, Any]) -> list[str]:
         for x, y in _points(edge.get("_draw_", ())):
             found += [f"the line {name} runs through {n}" for n, r in nodes.items() if n not in ends and r.has(x, y, 2)]
         labels += [(name, text, place) for text, place in _texts(edge.get("_ldraw_", ()))]
+    for edge in drawing.get("edges", ()):
+        name = " → ".join(sorted({objects[edge["tail"]]["name"], objects[edge["head"]]["name"]}))
+        for x, y in _points(edge.get("_draw_", ())):
+            found += [f"the line {name} crosses the label {t!r} of {n}" for n, t, r in labels if r.has(x, y, 1.5)]
     for name, text, place in labels:
         found += [f"the label {text!r} of {name} lies on {n}" for n, r in nodes.items() if r.overlaps(place, 0.5)]
         if not whole.holds(place, 1):

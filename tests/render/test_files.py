@@ -60,6 +60,12 @@ def test_a_compiled_folder(file, tmp_path):
     assert "∂L/∂b = −4" in (tmp_path / "j.svg").read_text()
 
 
+def test_pictures_hold_no_path_of_this_machine(file, tmp_path):
+    for view in ("forward", "backward", "joint", "fused"):
+        assert render(file, "--model", "example", "--view", view, "-o", "g.dot") == 0
+        assert str(tmp_path) not in (tmp_path / "g.dot").read_text()
+
+
 def test_dot_text_needs_no_program(file, tmp_path, without_dot):
     assert render(file, "--model", "example", "--view", "joint", "-o", "g.dot", "--input", "a=3", "--input", "b=1", "--input", "w=5") == 0
     text = (tmp_path / "g.dot").read_text()

@@ -13,6 +13,7 @@ import pytest
 
 import graphc as gc
 from graphc.cli import compile as compile_command
+from graphc.codegen.launch import BLOCKS
 from graphc.errors import GraphcError
 from graphc.frontend.model import trace_models
 from graphc.graph.dtype import f32
@@ -71,9 +72,9 @@ def test_every_kernel_of_the_network_becomes_ptx(cc):
 
 
 @needs_numba_cuda
-@pytest.mark.skipif(installed and not cuda_words.is_simulated() and cuda_words.numba_cuda().is_available(),
-                    reason="there is a GPU here")  # fmt: skip
 def test_without_a_gpu_a_model_compiles_and_the_first_call_says_why():
+    if cuda_words.is_simulated() or cuda_words.numba_cuda().is_available():
+        pytest.skip("there is something to run on: tools/check_cuda does")
     compiled = gc.compile(cuda_checks.counter, target="cuda")
     with pytest.raises(GraphcError, match="NVIDIA GPU") as caught:
         compiled.forward(x=np.zeros(2, np.float32))
@@ -109,6 +110,10 @@ def test_the_command_writes_ptx_beside_the_model(tmp_path):
 def test_ptx_is_for_the_target_cuda():
     with pytest.raises(GraphcError, match="--emit ptx is for the target cuda"):
         compile_command.run(Path("any.py"), emit=compile_command.Emitted.ptx)
+
+
+def test_a_launch_has_no_more_blocks_than_sums_have_parts():
+    assert cuda_words.MOST_BLOCKS == BLOCKS
 
 
 WORDS = """

@@ -1,0 +1,286 @@
+"""The derivation itself: equations forward, cotangents backward, each as the sum over its uses, then simplified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ..errors import InputError
+from ..graph.graph import Graph
+from ..graph.node import Node
+from ..ops.leaves import LEAVES
+from ..pipeline import derive as expanded
+from ..render.names import names_of
+from .adjoint import Use, contribution, uses
+from .algebra import is_pointwise, simplified
+from .box import var
+from .expression import (
+    ONE,
+    Apply,
+    Expr,
+    Extent,
+    Num,
+    Reduce,
+    Ref,
+    Symbol,
+    Var,
+    add,
+    measure,
+    mul,
+    neg,
+    rebuild,
+    renamed,
+    substitute,
+    variables,
+    walk,
+)
+from .names import cotangent_of, symbols_for
+from .reading import Equation, Reading, flowing, fresh, stepped
+
+SHORT = 24
+"""A cotangent of at most this measure is put into those that follow."""
+WRITTEN = 44
+"""A gradient of at most this measure is written out down to inputs and parameters."""
+DIFFERENCE = 6
+"""A value without a name that is at most this long, such as ŷ − y, is written out in simplified cotangents."""
+ARITHMETIC = ("add", "mul", "neg", "div")
+
+
+@dataclass(frozen=True)
+class Cotangent:
+    """∂L/∂(a value): the sum of what its uses give, and what that comes to.
+
+    general: by the cotangents of the readers; inserted: these written out where they are short; closed: simplified.
+    using: values that were replaced by what they are computed from on the way to `closed`.
+    """
+
+    node: Node
+    symbol: Symbol
+    indices: tuple[Var, ...]
+    parts: tuple[tuple[Use, Expr], ...]
+    general: Expr
+    inserted: Expr
+    closed: Expr
+    using: tuple[Symbol, ...] = ()
+
+    @property
+    def left(self) -> Ref:
+        return Ref(self.symbol, self.indices)
+
+
+@dataclass
+class Derivation:
+    """The gradients of a model's loss, derived."""
+
+    graph: Graph
+    loss: Node
+    symbols: dict[Node, Symbol]
+    equations: list[Equation] = field(default_factory=list)
+    cotangents: list[Cotangent] = field(default_factory=list)
+    abbreviations: list[Equation] = field(default_factory=list)
+    unreached: list[Node] = field(default_factory=list)
+    named: set[Node] = field(default_factory=set)
+
+    @property
+    def definitions(self) -> dict[Symbol, Equation]:
+        return {e.symbol: e for e in (*self.equations, *self.abbreviations)}
+
+
+def derive(graph: Graph, y: Node, wrt: Sequence[Node]) -> Derivation:
+    """The derivation of a scalar of a traced graph, such as its loss, with respect to inputs and parameters."""
+    if y.shape:
+        raise InputError(f"what is derived in model {graph.name} has the type {y.type}; only a scalar has a gradient")
+    named = names_of(graph)
+    graph = expanded(replace(graph, outputs={"loss": y}, updates={}))
+    loss = graph.outputs["loss"]
+    named = {n: name for n, name in named.items() if n in set(graph.nodes)}
+    flow = flowing(graph, set(wrt))
+    kept = stepped(graph, flow, named)
+    scopes = {n: next((o.scope for o in graph.tables.origins.get(n, ()) if o.scope), "") for n in kept}
+    missing = [n for n in wrt if n not in set(kept)]
+    symbols = symbols_for([*kept, *missing], named | {n: n.attr("name") for n in missing}, loss, scopes)
+    derivation = Derivation(graph, loss, symbols, unreached=[n for n in wrt if n not in flow], named=set(named))
+    reading = Reading({n: symbols[n] for n in kept})
+    derivation.equations = [reading.equation(n) for n in kept if n.op not in LEAVES]
+    _backward(derivation, flow, wrt)
+    return derivation
+
+
+def _backward(derivation: Derivation, flow: set[Node], wrt: Sequence[Node]) -> None:
+    symbols = derivation.symbols
+    read: dict[Symbol, list[Use]] = {}
+    for equation in derivation.equations:
+        if equation.node in flow:
+            for use in uses(equation):
+                read.setdefault(use.read.symbol, []).append(use)
+    deltas = {symbols[n]: cotangent_of(symbols[n], partial=n in set(wrt)) for n in symbols}
+    known: dict[Symbol, tuple[tuple[Var, ...], Expr]] = {}
+    loss = derivation.loss
+    computed = [e.node for e in reversed(derivation.equations) if e.node in flow and e.node is not loss]
+    start = deltas[symbols[loss]]
+    derivation.cotangents.append(Cotangent(loss, start, (), (), ONE, ONE, ONE))
+    known[start] = (), ONE
+    reached = {symbols[loss]}
+    work = Insertion(derivation, known)
+    for node in [*computed, *(n for n in wrt if n in flow)]:
+        symbol = symbols[node]
+        at = fresh(node.shape)
+        parts = [
+            (use, contribution(use, at, deltas[use.equation.symbol]))
+            for use in read.get(symbol, [])
+            if use.equation.symbol in reached and use.local != Num(ONE.value * 0)
+        ]
+        if not parts:
+            if node in set(wrt):
+                derivation.unreached.append(node)
+            continue
+        reached.add(symbol)
+        general = add(*(renamed(value) for _, value in parts))
+        inserted = work.insert(general)
+        closed, using = work.closed(inserted)
+        derivation.cotangents.append(
+            Cotangent(node, deltas[symbol], at, tuple(parts), general, inserted, closed, using)
+        )
+        if is_pointwise(closed) and measure(closed) <= SHORT:
+            known[deltas[symbol]] = at, closed
+
+
+class Insertion:
+    """What is known of cotangents put into expressions."""
+
+    def __init__(self, derivation: Derivation, known: Mapping[Symbol, tuple[tuple[Var, ...], Expr]]):
+        self.derivation, self.known = derivation, known
+        self.definitions = derivation.definitions
+        self.computed = {e.symbol: e for e in derivation.equations}
+
+    def insert(self, e: Expr) -> Expr:
+        def change(x: Expr) -> Expr | None:
+            if isinstance(x, Ref) and x.symbol in self.known:
+                indices, value = self.known[x.symbol]
+                return substitute(value, dict(zip(indices, x.indices, strict=True)))
+            return None
+
+        return rebuild(e, change)
+
+    def closed(self, e: Expr) -> tuple[Expr, tuple[Symbol, ...]]:
+        """The simplest of an expression; sums and products of other values, which are named, written out if that helps."""
+        using, all_using = dict[Symbol, None](), dict[Symbol, None]()
+        best = simplified(self.unfold(e, using, only_short=True))
+        unfolded = self.unfold(e, all_using, only_short=False)
+        if len(all_using) > len(using) and measure(other := simplified(unfolded)) < measure(best):
+            best, using = other, all_using
+        return self._with_softmax(best), tuple(using)
+
+    def unfold(self, e: Expr, using: dict[Symbol, None], only_short: bool) -> Expr:
+        """Values that are plain arithmetic, as what they are computed from; of the short ones, those without a name."""
+
+        def change(x: Expr) -> Expr | None:
+            equation = self.computed.get(x.symbol) if isinstance(x, Ref) else None
+            if not isinstance(x, Ref) or equation is None or not _is_arithmetic(equation.value):
+                return None
+            if only_short and (measure(equation.value) > DIFFERENCE or equation.node in self.derivation.named):
+                return None
+            using[x.symbol] = None
+            value = substitute(equation.value, dict(zip(equation.indices, x.indices, strict=True)))
+            return self.unfold(value, using, only_short)
+
+        return rebuild(e, change)
+
+    def _with_softmax(self, e: Expr) -> Expr:
+        """e/s, of exponentials and their sum, by a name of its own where that leaves no e and s behind."""
+        for sums in {x for x in walk(e) if isinstance(x, Ref)}:
+            definition = self.definitions.get(sums.symbol)
+            if definition is None or not isinstance(definition.value, Reduce) or definition.value.op != "sum":
+                continue
+            term = definition.value.body
+            source = self.definitions.get(term.symbol) if isinstance(term, Ref) else None
+            if not isinstance(term, Ref) or source is None or source.node.op != "exp":
+                continue
+            for power in [x for x in walk(e) if isinstance(x, Ref) and x.symbol == term.symbol]:
+                p = self._softmax(term, definition)
+                share = Ref(p, power.indices)
+                shorter = simplified(_replaced(e, power, mul(share, sums)))
+                if sums not in set(walk(shorter)):
+                    if all(a.symbol != p for a in self.derivation.equations) and p not in self.definitions:
+                        self._abbreviate(p, term, definition)
+                    return shorter
+        return e
+
+    def _softmax(self, term: Ref, total: Equation) -> Symbol:
+        """The name of term/total: the model's own value, or a new one."""
+        for equation in (*self.derivation.equations, *self.derivation.abbreviations):
+            match equation.value:
+                case Apply("div", (Ref(a, _), Ref(b, _))) if a == term.symbol and b == total.symbol:
+                    return equation.symbol
+        used = {s.name for s in (*self.derivation.symbols.values(), *(a.symbol for a in self.derivation.abbreviations))}
+        letter = next(c for c in ("p", "q", "π", "ρ", *(f"p{n}" for n in range(1, 999))) if c not in used)
+        return Symbol(letter, var(letter), term.symbol.shape)
+
+    def _abbreviate(self, p: Symbol, term: Ref, total: Equation) -> None:
+        at = fresh(p.shape)
+        assert isinstance(total.value, Reduce)
+        place = {v: at[d] for d, v in enumerate(term.indices) if isinstance(v, Var)}
+        below = Ref(total.symbol, tuple(place.get(v, v) for v in total.indices))
+        self.derivation.abbreviations.append(Equation(total.node, p, at, Apply("div", (Ref(term.symbol, at), below))))
+        self.definitions = self.derivation.definitions
+
+
+def _replaced(e: Expr, old: Expr, new: Expr) -> Expr:
+    return rebuild(e, lambda x: new if x == old else None)
+
+
+def _is_arithmetic(e: Expr) -> bool:
+    """Is it made by sums, products and quotients alone?"""
+    if isinstance(e, Apply):
+        return e.op in ARITHMETIC and all(map(_is_arithmetic, e.args))
+    return isinstance(e, (Ref, Num, Extent))
+
+
+def written_out(derivation: Derivation, e: Expr) -> Expr | None:
+    """An expression down to inputs and parameters; None where that is long, or where a cotangent is left in it."""
+    definitions = derivation.definitions
+
+    def change(x: Expr) -> Expr | None:
+        equation = definitions.get(x.symbol) if isinstance(x, Ref) else None
+        if isinstance(x, Ref) and equation is not None:
+            value = substitute(renamed(equation.value), dict(zip(equation.indices, x.indices, strict=True)))
+            return rebuild(value, change) if measure(value) <= WRITTEN else None
+        return None
+
+    whole = rebuild(e, change)
+    cotangent = any(isinstance(x, Ref) and x.symbol.of is not None for x in walk(whole))
+    return None if cotangent or whole == e or measure(whole) > WRITTEN else whole
+
+
+def by_rows(e: Expr, last: Var) -> Expr | None:
+    """A gradient's element by its last index, as the whole row: x[i] for x[i, last], a·b for Σ_k a[k] b[k]."""
+    match e:
+        case Ref(symbol, (*before, v)) if v == last and last not in set().union(*map(variables, before), ()):
+            return Ref(symbol, tuple(before))
+        case Reduce("sum", over, body):
+            inner = by_rows(body, last)
+            return None if inner is None else Reduce("sum", over, inner)
+        case Apply("neg", (x,)):
+            inner = by_rows(x, last)
+            return None if inner is None else neg(inner)
+        case Apply("div", (above, below)) if last not in variables(below):
+            inner = by_rows(above, last)
+            return None if inner is None else Apply("div", (inner, _with_dots(below)))
+        case Apply("mul", factors):
+            varying = [f for f in factors if last in variables(f)]
+            inner = by_rows(varying[0], last) if len(varying) == 1 else None
+            if inner is not None:
+                return mul(*(inner if f is varying[0] else _with_dots(f) for f in factors))
+    return None
+
+
+def _with_dots(e: Expr) -> Expr:
+    """Sums of products along two rows as their product."""
+
+    def change(x: Expr) -> Expr | None:
+        match x:
+            case Reduce("sum", (k,), Apply("mul", (Ref(a, (*i, u)), Ref(b, (*j, v))))) if u == v == k:
+                return Apply("dot", (Ref(a, tuple(i)), Ref(b, tuple(j))))
+        return None
+
+    return rebuild(e, change)
