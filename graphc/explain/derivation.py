@@ -12,7 +12,7 @@ from ..ops.leaves import LEAVES
 from ..pipeline import derive as expanded
 from ..render.names import names_of
 from .adjoint import Use, contribution, uses
-from .algebra import is_pointwise, simplified
+from .algebra import LONGEST, is_pointwise, simplified
 from .box import var
 from .expression import (
     ONE,
@@ -29,6 +29,7 @@ from .expression import (
     mul,
     neg,
     rebuild,
+    refs,
     renamed,
     substitute,
     variables,
@@ -164,15 +165,20 @@ class Insertion:
 
     def closed(self, e: Expr) -> tuple[Expr, tuple[Symbol, ...]]:
         """The simplest of an expression; sums and products of other values, which are named, written out if that helps."""
-        using, all_using = dict[Symbol, None](), dict[Symbol, None]()
-        best = simplified(self.unfold(e, using, only_short=True))
-        unfolded = self.unfold(e, all_using, only_short=False)
+        short, using = self.unfold(e, only_short=True)
+        best = simplified(short)
+        unfolded, all_using = self.unfold(e, only_short=False)
         if len(all_using) > len(using) and measure(other := simplified(unfolded)) < measure(best):
             best, using = other, all_using
-        return self._with_softmax(best), tuple(using)
+        return self._with_softmax(best), using
 
-    def unfold(self, e: Expr, using: dict[Symbol, None], only_short: bool) -> Expr:
-        """Values that are plain arithmetic, as what they are computed from; of the short ones, those without a name."""
+    def unfold(self, e: Expr, only_short: bool) -> tuple[Expr, tuple[Symbol, ...]]:
+        """Values that are plain arithmetic as what they are computed from, and which these are.
+
+        only_short: of the short ones, those without a name. As long as the expression stays readable: values that are
+        used twice, level after level, would double it each time.
+        """
+        using: dict[Symbol, None] = {}
 
         def change(x: Expr) -> Expr | None:
             equation = self.computed.get(x.symbol) if isinstance(x, Ref) else None
@@ -181,10 +187,16 @@ class Insertion:
             if only_short and (measure(equation.value) > DIFFERENCE or equation.node in self.derivation.named):
                 return None
             using[x.symbol] = None
-            value = substitute(equation.value, dict(zip(equation.indices, x.indices, strict=True)))
-            return self.unfold(value, using, only_short)
+            return substitute(equation.value, dict(zip(equation.indices, x.indices, strict=True)))
 
-        return rebuild(e, change)
+        while measure(e) <= LONGEST:
+            before, known = e, dict(using)
+            e = rebuild(e, change)
+            if e == before:
+                return e, tuple(using)
+            if measure(e) > LONGEST:
+                return before, tuple(known)
+        return e, tuple(using)
 
     def _with_softmax(self, e: Expr) -> Expr:
         """e/s, of exponentials and their sum, by a name of its own where that leaves no e and s behind."""
@@ -243,13 +255,15 @@ def written_out(derivation: Derivation, e: Expr) -> Expr | None:
     def change(x: Expr) -> Expr | None:
         equation = definitions.get(x.symbol) if isinstance(x, Ref) else None
         if isinstance(x, Ref) and equation is not None:
-            value = substitute(renamed(equation.value), dict(zip(equation.indices, x.indices, strict=True)))
-            return rebuild(value, change) if measure(value) <= WRITTEN else None
+            return substitute(renamed(equation.value), dict(zip(equation.indices, x.indices, strict=True)))
         return None
 
-    whole = rebuild(e, change)
-    cotangent = any(isinstance(x, Ref) and x.symbol.of is not None for x in walk(whole))
-    return None if cotangent or whole == e or measure(whole) > WRITTEN else whole
+    whole, before = e, None
+    while whole != before:
+        if measure(whole) > WRITTEN or any(x.symbol.of is not None for x in refs(whole)):
+            return None
+        before, whole = whole, rebuild(whole, change)
+    return None if whole == e else whole
 
 
 def by_rows(e: Expr, last: Var) -> Expr | None:

@@ -19,7 +19,7 @@ import sympy as sp
 from ..derivatives.reverse import pullback
 from ..derivatives.support import Support
 from ..errors import GraphcError
-from ..graph.dtype import f32, f64
+from ..graph.dtype import DType, f32, f64
 from ..graph.graph import Graph
 from ..graph.node import Node, TensorType
 from ..graph.size import Size, size
@@ -125,7 +125,7 @@ def adjoint_agrees(node: Node, k: int) -> bool:
     generated = pullback(alone, k, cotangent, Support(set()))
     if generated is None:
         generated = build.full(0, free[k].shape, free[k].dtype)
-    return agrees(alone, k, cotangent, generated) is not False
+    return agrees(alone, k, cotangent, generated, rounding(node.dtype)) is not False
 
 
 def _is_proved(node: Node, k: int, cotangent: Node, generated: Node) -> bool:
@@ -161,7 +161,15 @@ def _occurrences(body: sp.Expr, name: str) -> set[sp.Expr]:
 
 
 # -- in numbers ------------------------------------------------------------------------------------------------------
-def agrees(node: Node, k: int, cotangent: Node, generated: Node) -> bool | None:
+def rounding(dtype: DType) -> mp.mpf:
+    """How far constants that are rounded to a type, such as the √2 of a derivative, may take a value: some last digits."""
+    return mp.mpf(64 * float(np.finfo(dtype.numpy).eps)) if dtype.is_float else mp.mpf(0)
+
+
+TINY = mp.mpf(10) ** -25
+
+
+def agrees(node: Node, k: int, cotangent: Node, generated: Node, tolerance: mp.mpf = TINY) -> bool | None:
     """Does Σ generated·v equal the derivative of Σ G·node along v, at random points? None where none was found at
     which both are real numbers."""
     names = sorted({n for x in (*node.operands, node) for e in x.shape for n in e.names})
@@ -184,7 +192,7 @@ def agrees(node: Node, k: int, cotangent: Node, generated: Node) -> bool | None:
             got = dot(exact.evaluate([generated], leaves | {cotangent: weight}, sizes)[generated], direction)
             if any(isinstance(v, mp.mpc) or not mp.isfinite(v) for v in (slope, got)):
                 continue
-            if not close(got, slope, mp.mpf(10) ** -25):
+            if not close(got, slope, tolerance):
                 return False
             seen = True
     return seen

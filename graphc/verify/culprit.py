@@ -11,17 +11,17 @@ import numpy as np
 
 from ..derivatives.reverse import gradients
 from ..errors import GraphcError
+from ..graph.dtype import DType
 from ..graph.graph import Graph
 from ..graph.node import Node, postorder
 from ..lowering.describe import where
 from ..pipeline import STAGES, Compilation, lower
 from . import exact
-from .adjoints import adjoint_agrees, describe, dot, sample
+from .adjoints import adjoint_agrees, close, describe, dot, rounding, sample
 from .running import Point, compiled, lowered_results, one_by_one, truth
 
 Array = np.ndarray[Any, Any]
 STEP = mp.mpf(10) ** -26  # of differences: their error is of its order, and its square is far above the last digit
-AGREE = mp.mpf(10) ** -15  # of exact derivatives and differences
 
 
 def culprit(compilation: Compilation, graph: Graph, at: Point, tolerance: float) -> str:
@@ -80,8 +80,9 @@ def slope(y: Node, x: Mapping[Node, Array], at: Point) -> mp.mpf:
         return (at.moved(y, moves, held) - at.values([y])[y].item()) / STEP
 
 
-def agree(a: mp.mpf, b: mp.mpf) -> bool:
-    return bool(abs(a - b) <= AGREE * max(1, abs(a), abs(b)))
+def agree(derived: mp.mpf, true: mp.mpf, dtype: DType) -> bool:
+    """Is a derivative, evaluated exactly, that of differences? It may hold constants that are rounded to its type."""
+    return close(derived, true, rounding(dtype))
 
 
 def misderived(y: Node, graph: Graph, at: Point, seed: int = 0) -> str:
@@ -99,7 +100,7 @@ def misderived(y: Node, graph: Graph, at: Point, seed: int = 0) -> str:
         direction = sample(node, at.sizes, rng, 1, signed=True)
         with mp.workdps(exact.DIGITS):
             got = dot(at.values([derived[node]])[derived[node]], direction)
-            if agree(got, slope(y, {node: direction}, at)):
+            if agree(got, slope(y, {node: direction}, at), y.dtype):
                 continue
         readers = dict.fromkeys(users[node])
         wrong = {r: None for r, k in readers if not _adjoint_agrees(r, k)}

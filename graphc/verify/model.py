@@ -1,8 +1,8 @@
 """A model's compiled values and derivatives against exact arithmetic on small sizes.
 
 Derivatives are checked in two steps. The derived graph, evaluated exactly, must have the slope that a difference of the
-model itself shows, to 15 digits: that is the deriver. Each element that the compiled program computes must be the
-derived graph's: that is everything after it.
+model itself shows, to the digits that its constants have: that is the deriver. Each element that the compiled program
+computes must be the derived graph's: that is everything after it.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def _own_gradients(entry: str, graph: Graph, at: Point, seed: int) -> list[Findi
         else:
             true = slope(roots["y"], directions, at)
         got = _along({roots["x"]: at.values([roots["gradient"]])[roots["gradient"]]}, directions)
-        if agree(got, true):
+        if agree(got, true, y.dtype):
             findings.append(Finding("gradient", subject, EXACT, f"{mp.nstr(true, 8)} along a random direction"))
         else:
             detail = f"derived {mp.nstr(got, 12)}, true {mp.nstr(true, 12)}{misderived(roots['y'], graph, at)}"
@@ -213,7 +213,7 @@ def _derivative(
     want = truth(graph, at)
     names = {p: f"{prefix}{p.attr('name')}" for p in directions}
     derived = _along({p: want[n] for p, n in names.items()}, directions)
-    if not agree(derived, true):
+    if not agree(derived, true, y.dtype):
         blame = misderived(y, graph, at)
         detail = f"derived {mp.nstr(derived, 12)}, true {mp.nstr(true, 12)}{blame}"
         return Finding("gradient", subject, FAILED, detail)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import random
 
 import mpmath as mp
-import numpy as np
 
 from ..graph.node import Node, postorder
 from ..passes.default import ALL_RULES
 from ..passes.rewrite import Firings
 from . import exact
-from .adjoints import ILL_FORMED, POINTS, close, sample
+from .adjoints import ILL_FORMED, POINTS, close, rounding, sample
 from .certificate import EXACT, FAILED, UNPROVED, Finding
 
 
@@ -50,7 +49,7 @@ def agree(before: Node, after: Node) -> bool | None:
 def _agree(before: Node, after: Node, leaves: list[Node]) -> bool | None:
     nodes = postorder([before, after], set(leaves)) + leaves
     names = sorted({s for n in nodes for e in n.shape for s in e.names})
-    tolerance = _rounding(after) if after.op == "const" and before.op != "const" else mp.mpf(10) ** -45
+    tolerance = rounding(after.dtype) if after.op == "const" and before.op != "const" else mp.mpf(10) ** -45
     seen = None
     for seed in range(2 * POINTS):
         signed = seed >= POINTS
@@ -91,8 +90,3 @@ def _leaves(before: Node, after: Node) -> list[Node]:
     visible = set(postorder([before, after], set(found)))
     read = {o for n in visible for o in n.operands} | {before, after}
     return [n for n in found if n in read]
-
-
-def _rounding(node: Node) -> mp.mpf:
-    """What an operation done in a node's own precision may differ by: a few last digits."""
-    return mp.mpf(16 * float(np.finfo(node.dtype.numpy).eps)) if node.dtype.is_float else mp.mpf(0)

@@ -153,3 +153,11 @@ def test_a_model_without_a_loss(folder):
     (folder / "nothing.py").write_text(head + "    return gc.outputs(y=y)\n")
     done = explain(folder, "nothing.py")
     assert done.returncode == 2 and "loss" in done.stderr
+
+
+def test_a_deep_model_with_values_that_are_used_twice_in_every_layer_is_quick(folder):
+    (folder / "deep.py").write_text(
+        'import graphc as gc\n\n@gc.model\ndef deep(x: gc.f32["B", 4]):\n    h = x * gc.param("w", (4,))\n'
+        "    for _ in range(12):\n        h = (h + h * h) / (1 + h * h)\n    return gc.outputs(loss=gc.sum(h))\n"
+    )
+    assert "∂L/∂w" in written(folder, "deep.py")

@@ -112,14 +112,13 @@ def test_models_use_the_whole_table():
 def test_what_fails_is_kept_as_a_model_file(monkeypatch, tmp_path):
     """A wrong derivative, found by a random model; the file that is kept fails in the same way."""
     real = partials.partial
-    monkeypatch.setattr(partials, "partial", lambda name, k: 2 * real(name, k) if name == "tanh" else real(name, k))
-    partials.template.cache_clear()
     program = _program({"v0": "gc.tanh(x0)", "v1": "gc.exp(x1)"}, {"x0": ([3], [0.5, 1.0, -0.3]), "x1": ([2], [0.1, 0.2])}, ["v1"], "gc.sum(v0) + gc.sum(v1)", ["x0"])
-    try:
+    partials.template.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(partials, "partial", lambda name, k: 2 * real(name, k) if name == "tanh" else real(name, k))
         with pytest.raises(AssertionError, match="made small, and written to"):
             checked(program, check_graphs, tmp_path)
-    finally:
-        partials.template.cache_clear()
+    partials.template.cache_clear()
     (file,) = tmp_path.iterdir()
     text = file.read_text()
     assert text.startswith("# gradient of loss by x0: the gradient says") and "tanh" in text and "exp" not in text
