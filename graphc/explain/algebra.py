@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import sympy as sp
@@ -52,6 +53,9 @@ RELATIONS = {
 }
 LONGEST = 90
 """Longer expressions stay as they are: nobody reads them, and SymPy takes long."""
+
+MOST_SYMBOLS = 10
+"""Polynomials in more symbols than these take long to factor, and seldom have factors."""
 
 
 # -- from SymPy ------------------------------------------------------------------------------------------------------
@@ -246,12 +250,20 @@ def simplified(e: Expr) -> Expr:
     symbolic = bridge.to(e)
     if symbolic.has(sp.nan):
         return e
-    cancelled = sp.cancel(sp.together(symbolic))
-    candidates = [sp.factor(cancelled), sp.factor(symbolic), sp.factor_terms(symbolic), cancelled]
-    candidates += [sp.collect(sp.expand(symbolic), sorted(symbolic.free_symbols, key=str)), symbolic]
-    if symbolic.has(sp.Function):
-        candidates.append(sp.simplify(symbolic))
-    return min([e, *map(bridge.back, candidates)], key=_length)  # of equally short ones the first
+    return min([e, *map(bridge.back, forms(symbolic))], key=_length)  # of equally short ones the first
+
+
+@cache
+def forms(e: Sym) -> tuple[Sym, ...]:
+    """What SymPy makes of an expression. Symbols are numbered as they appear, so that equal layers ask only once."""
+    if len(e.free_symbols) > MOST_SYMBOLS:
+        return sp.factor_terms(e), e
+    cancelled = sp.cancel(sp.together(e))
+    found = [sp.factor(cancelled), sp.factor(e), sp.factor_terms(e), cancelled]
+    found += [sp.collect(sp.expand(e), sorted(e.free_symbols, key=str)), e]
+    if e.has(sp.Function):
+        found.append(sp.simplify(e))
+    return tuple(dict.fromkeys(found))
 
 
 def _length(e: Expr) -> tuple[int, int]:

@@ -189,12 +189,13 @@ class Insertion:
             using[x.symbol] = None
             return substitute(equation.value, dict(zip(equation.indices, x.indices, strict=True)))
 
+        limit = min(measure(e) + SHORT, LONGEST)
         while measure(e) <= LONGEST:
             before, known = e, dict(using)
             e = rebuild(e, change)
             if e == before:
                 return e, tuple(using)
-            if measure(e) > LONGEST:
+            if measure(e) > limit:
                 return before, tuple(known)
         return e, tuple(using)
 
