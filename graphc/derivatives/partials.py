@@ -26,6 +26,14 @@ class Operation:
     expression: sp.Basic
     partials: tuple[sp.Basic, ...]
 
+    def _repr_latex_(self) -> str:
+        """The operation and its partial derivatives, as a notebook shows them."""
+        lines = [f"y &= {sp.latex(self.expression)}"]
+        for symbol, partial in zip(self.inputs, self.partials, strict=True):
+            lines.append(f"\\frac{{\\partial y}}{{\\partial {symbol}}} &= {sp.latex(partial)}")
+        body = " \\\\ ".join(lines)
+        return f"$$\\begin{{aligned}} {body} \\end{{aligned}}$$"
+
 
 def op(name: str) -> Operation:
     """The mathematics of an elementwise operation: `gc.op("tanh").partials` is `(1 - y**2,)`."""
