@@ -20,6 +20,16 @@ from .reading import Equation
 from .rules import operation, rules
 from .typeset import Env, Letters, Typesetter, membership
 
+# what a symbol of an operation stands for, said once before it is used
+_MEANINGS = (
+    ("sigmoid", "σ(t) = 1/(1 + e^−t), between 0 and 1 and never either"),
+    ("log", "log is the natural logarithm"),
+    ("relu", "ReLU(t) is t where t > 0, else 0"),
+    ("softplus", "softplus(t) = log(1 + e^t)"),
+    ("gelu", "GELU(t) = t (1 + erf(t/√2))/2"),
+    ("silu", "SiLU(t) = t σ(t)"),
+)
+
 
 class Page:
     """The sections on one model."""
@@ -60,9 +70,21 @@ class Page:
                 items = self._list([Math(membership(d.symbols[n], self._whole(d.symbols[n]))) for n in leaves])
                 blocks.append(Paragraph((f"The {title if len(leaves) > 1 else title[:-1]}: ", *items, ".")))
         conventions = "Indices count from 0. A bold letter is a whole array, and one axis stands as a column; "
-        conventions += "operations on whole arrays that are no products are element by element. "
-        conventions += "[…] is 1 where the condition in it holds, else 0."
+        conventions += (
+            "operations on whole arrays that are no products are element by element, ⊙ is the product element by "
+        )
+        conventions += "element, and a bold 1 is an array of ones. […] is 1 where the condition in it holds, else 0."
         blocks.append(Paragraph((conventions,)))
+        names = d.graph.sizes()
+        if names:
+            sizes = f"{', '.join(names)} {'is a size' if len(names) == 1 else 'are sizes'} of the inputs"
+            blocks.append(
+                Paragraph((f"{sizes}: any whole number, the same throughout, that no derivative is taken of.",))
+            )
+        used = {n.op for n in d.graph.nodes}
+        meanings = [text for op, text in _MEANINGS if op in used]
+        if meanings:
+            blocks.append(Paragraph((f"{'; '.join(meanings)}.",)))
         what = (
             ("the loss",) if self.output == "loss" else ("what the output ", Code(self.output), " is a derivative of")
         )
