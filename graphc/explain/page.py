@@ -79,7 +79,7 @@ class Page:
         if names:
             sizes = f"{', '.join(names)} {'is a size' if len(names) == 1 else 'are sizes'} of the inputs"
             blocks.append(
-                Paragraph((f"{sizes}: any whole number, the same throughout, that no derivative is taken of.",))
+                Paragraph((f"{sizes}: any positive whole number, the same throughout, that no derivative is taken of.",))
             )
         used = {n.op for n in d.graph.nodes}
         meanings = [text for op, text in _MEANINGS if op in used]
