@@ -95,6 +95,8 @@ class _CpuBound:
             if instruction.kernel.startswith("check_index"):
                 arguments.append((driver.STATUS_SLOT, 0))
             arguments += [(0, s.evaluate(sizes)) for s in instruction.sizes]
+            if instruction.extent is not None:
+                arguments += [(0, 0), (0, instruction.extent.evaluate(sizes))]
             if instruction.kernel.startswith("check_index"):
                 arguments.append((0, tag))
             if instruction.fixed:
@@ -152,6 +154,8 @@ class _NumpyBound:
             for tag, instruction in enumerate(self.program.instructions, 1):
                 arrays = [self.arrays[n][o.evaluate(self.sizes) :] for n, o in instruction.arrays]
                 sizes = [s.evaluate(self.sizes) for s in instruction.sizes]
+                if instruction.extent is not None:
+                    sizes += [0, instruction.extent.evaluate(self.sizes)]
                 if instruction.kernel.startswith("check_index"):
                     status = np.zeros(4, np.int64)
                     LIBRARY[instruction.kernel](*arrays, status, *sizes, tag)

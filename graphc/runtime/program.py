@@ -42,11 +42,27 @@ NOTHING = size(0)
 
 
 @dataclass(frozen=True)
+class Private:
+    """An array of an instruction that each part of a divided run has of its own; `array` is its place among the arrays.
+
+    reduce is "scratch" for memory that nothing reads afterwards. Otherwise each part begins its copy with the neutral
+    element itself, and the copies are combined into the array by this reduction: "sum", "prod", "max" or "min".
+    """
+
+    array: int
+    reduce: str
+
+
+@dataclass(frozen=True)
 class Instruction:
     """Run `kernel` over arrays, each a buffer and the offset of its first element, and then sizes.
 
     fixed: the kernel is one of the runtime's own. message: what to say when a check fails. operations: how many
     arithmetic operations it does. where: the model's line.
+
+    extent: the kernel runs over a range of an outer loop of this length; `begin` and `end` of the range are its last
+    two parameters, so that parts of it may run side by side. None: it runs as a whole.
+    private: the arrays that parts cannot share.
     """
 
     kernel: str
@@ -56,16 +72,24 @@ class Instruction:
     message: str = ""
     operations: Size = NOTHING
     where: str = ""
+    extent: Size | None = None
+    private: tuple[Private, ...] = ()
 
     def to_json(self) -> list[Any]:
         arrays, sizes = [[b, str(o)] for b, o in self.arrays], [str(s) for s in self.sizes]
-        return [self.kernel, arrays, sizes, self.fixed, self.message, str(self.operations), self.where]
+        extent = None if self.extent is None else str(self.extent)
+        private = [[p.array, p.reduce] for p in self.private]
+        told = [self.fixed, self.message, str(self.operations), self.where]
+        return [self.kernel, arrays, sizes, *told, extent, private]
 
     @staticmethod
     def from_json(data: list[Any]) -> Instruction:
-        kernel, arrays, sizes, fixed, message, operations, where = data
+        kernel, arrays, sizes, fixed, message, operations, where, extent, private = data
         read = tuple((b, parse(o)) for b, o in arrays)
-        return Instruction(kernel, read, tuple(map(parse, sizes)), fixed, message, parse(operations), where)
+        whole = None if extent is None else parse(extent)
+        own = tuple(Private(*p) for p in private)
+        values = tuple(map(parse, sizes))
+        return Instruction(kernel, read, values, fixed, message, parse(operations), where, whole, own)
 
 
 @dataclass(frozen=True)
