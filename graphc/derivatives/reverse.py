@@ -24,7 +24,7 @@ def gradients(y: Node, wrt: Iterable[Node], tables: SideTables | None = None) ->
 
     tables: the new nodes get the origins of the nodes whose derivative they are.
     """
-    targets = list(wrt)
+    targets = dict.fromkeys(wrt)  # in their order, and quick to look into
     order = postorder([y])
     known = set(order)
     needed: set[Node] = set()

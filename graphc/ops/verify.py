@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import networkx as nx
-
 from ..errors import GraphcError, GraphError
 from ..graph.graph import Graph
 from ..graph.node import Node, size_names
@@ -17,6 +15,8 @@ def verify(graph: Graph, *, stage: str = "", expanded: bool = False) -> None:
 
     expanded: gradients must have been expanded.
     """
+    import networkx as nx  # loaded by those who check, not by those who compile
+
     after = f" after {stage}" if stage else ""
     if not nx.is_directed_acyclic_graph(graph.nx):
         raise GraphError(f"the graph {graph.name} has a cycle{after}")

@@ -18,83 +18,32 @@ from typing import Any
 import numpy as np
 
 from graphc.codegen.primitives import SCRATCH_WORDS
-from graphc.runtime import blas
+from graphc.runtime import blas, products, threads
 from graphc.runtime.cache import KernelSource, build
 
 ZERO_SLOT, STATUS_SLOT, FIRST_FREE_SLOT = 0, 1, 2
 STATUS_WORDS = 4
 
-_RUN = '''
-def run(code, slots, count):
-    """Call `count` instructions of `code`: address, n, then n pairs (slot, offset)."""
+_RUN = f'''
+def run(code, slots, count, table):
+    """Call `count` instructions of `code`; see `encode`."""
     arguments = scratch()
     status = words_at(slots[1])
     pc = 0
     for i in range(count):
         n = code[pc + 1]
-        for j in range(n):
-            arguments[j] = slots[code[pc + 2 + 2 * j]] + code[pc + 3 + 2 * j]
-        call(code[pc], arguments)
-        if status[0] != 0:
-            break
-        pc += 2 + 2 * n
-'''
-
-# OpenBLAS has kernels of its own for small products: a call costs about 30 ns, less than plain loops from the size
-# of 4 by 4 by 4 on, so there are none here.
-_GEMM = '''
-def gemm_{t}(a, b, c, m, n, k, lda, ldb, ldc, trans_a, trans_b, accumulate, gemm, gemv):
-    """C (m, n) = or += op(A) (m, k) @ op(B) (k, n), row-major; ld* are the distances between rows."""
-    keep = select(accumulate != 0, {t}(1), {t}(0))
-    if k == 0:
-        if accumulate == 0:
-            for i in range(m):
-                for j in range(n):
-                    c[i * ldc + j] = {t}(0)
-    elif m == 0 or n == 0:
-        pass
-    elif n == 1:
-        step_b = select(trans_b != 0, 1, ldb)
-        rows = select(trans_a != 0, k, m)
-        columns = select(trans_a != 0, m, k)
-        kind = select(trans_a != 0, 112, 111)
-        ccall(gemv, i32(101), i32(kind), i32(rows), i32(columns), {t}(1), a, i32(lda), b, i32(step_b),
-              keep, c, i32(ldc))
-    elif m == 1:
-        step_a = select(trans_a != 0, lda, 1)
-        rows = select(trans_b != 0, n, k)
-        columns = select(trans_b != 0, k, n)
-        kind = select(trans_b != 0, 111, 112)
-        ccall(gemv, i32(101), i32(kind), i32(rows), i32(columns), {t}(1), b, i32(ldb), a, i32(step_a),
-              keep, c, i32(1))
-    else:
-        kind_a = select(trans_a != 0, 112, 111)
-        kind_b = select(trans_b != 0, 112, 111)
-        ccall(gemm, i32(101), i32(kind_a), i32(kind_b), i32(m), i32(n), i32(k), {t}(1), a, i32(lda), b, i32(ldb),
-              keep, c, i32(ldc))
-'''
-
-_GEMM_BATCH = '''
-def gemm_batch_{t}(a, b, c, m, n, k, lda, ldb, ldc, trans_a, trans_b, accumulate, batch, stride_a, stride_b, stride_c,
-                   gemm, gemv, one):
-    """`batch` products, their matrices stride_* elements apart; `one` is the address of gemm_{t}."""
-    arguments = scratch()
-    arguments[3] = m
-    arguments[4] = n
-    arguments[5] = k
-    arguments[6] = lda
-    arguments[7] = ldb
-    arguments[8] = ldc
-    arguments[9] = trans_a
-    arguments[10] = trans_b
-    arguments[11] = accumulate
-    arguments[12] = gemm
-    arguments[13] = gemv
-    for i in range(batch):
-        arguments[0] = address(at(a, i * stride_a))
-        arguments[1] = address(at(b, i * stride_b))
-        arguments[2] = address(at(c, i * stride_c))
-        call(one, arguments)
+        if code[pc + 2] == 1:
+            for j in range(n):
+                arguments[j] = slots[code[pc + 4 + 2 * j]] + code[pc + 5 + 2 * j]
+            call(code[pc], arguments)
+            if status[0] != 0:
+                break
+        else:
+            arguments[0] = address(at(code, pc))
+            arguments[1] = address(slots)
+            arguments[2] = address(table)
+            call(table[{threads.SHARE}], arguments)
+        pc += code[pc + 3]
 '''
 
 _CHECK_INDEX = '''
@@ -129,20 +78,37 @@ def copy(out, source, size):
 '''
 
 
+_COMBINE = '''
+def combine_{reduce}_{t}(out, others, count, parts, stride):
+    """Reduce `parts` more arrays of `count` elements, `stride` apart, into one, in their order."""
+    for p in range(parts):
+        other = at(others, p * stride)
+        for i in range(count):
+            out[i] = {expression}
+'''
+REDUCTIONS = {"sum": "out[i] + other[i]", "prod": "out[i] * other[i]", "max": "fmax(out[i], other[i])",
+              "min": "fmin(out[i], other[i])"}
+
+
 # ------------------------------------------------------------------------------------------------------ fixed kernels
 
-_FLOATS, _INDICES, _FILLS = ("f32", "f64"), ("i32", "i64"), {8: "u8", 32: "i32", 64: "i64"}
+_INDICES, _FILLS = ("i32", "i64"), {8: "u8", 32: "i32", 64: "i64"}
 
 
 @functools.cache
 def fixed_sources() -> dict[str, KernelSource]:
     """The kernels that every program may use, and `run`, by name."""
-    kernels = [KernelSource("run", _RUN, ("i64*", "i64*", "i64")),
-               KernelSource("copy", _COPY, ("u8*", "u8*", "i64"))]
-    for t in _FLOATS:
-        pointers = (f"{t}*",) * 3
-        kernels.append(KernelSource(f"gemm_{t}", _GEMM.format(t=t), pointers + ("i64",) * 11))
-        kernels.append(KernelSource(f"gemm_batch_{t}", _GEMM_BATCH.format(t=t), pointers + ("i64",) * 16))
+    words = ("i64*",) * 3
+    kernels = [KernelSource("run", _RUN, ("i64*", "i64*", "i64", "i64*")),
+               KernelSource("part", threads.PART_TEXT, ("i64*", "i64*", "i64")),
+               KernelSource("share", threads.SHARE_TEXT, words),
+               KernelSource("work", threads.WORK_TEXT, words[:1]),
+               KernelSource("copy", _COPY, ("u8*", "u8*", "i64")),
+               *products.sources()]
+    for t in ("f32", "f64", "i32", "i64"):
+        for reduce, expression in REDUCTIONS.items():
+            text = _COMBINE.format(t=t, reduce=reduce, expression=expression)
+            kernels.append(KernelSource(f"combine_{reduce}_{t}", text, (f"{t}*", f"{t}*", "i64", "i64", "i64")))
     for t in _INDICES:
         kernels.append(KernelSource(f"check_index_{t}", _CHECK_INDEX.format(t=t), (f"{t}*", "i64*") + ("i64",) * 3))
     for width, t in _FILLS.items():
@@ -168,21 +134,52 @@ def trailing(name: str) -> tuple[int, ...]:
 
 # ----------------------------------------------------------------------------------------------------------- programs
 
+Argument = tuple[int, int]
+"""(slot, offset in bytes), or (0, integer)."""
+
+
+@dataclass(frozen=True)
+class Own:
+    """An argument that the parts of a divided instruction do not share: part p > 0 has `place`, p - 1 times `stride`
+    bytes further."""
+
+    number: int
+    place: Argument
+    stride: int
+
+
 @dataclass(frozen=True)
 class Call:
-    """One instruction: the address of a kernel and its arguments, each (slot, offset in bytes) or (0, integer)."""
+    """One instruction: the address of a kernel and its arguments.
+
+    bounds: where it is divided, the (begin, end) of each part, in place of the last two arguments.
+    """
 
     address: int
-    arguments: tuple[tuple[int, int], ...]
+    arguments: tuple[Argument, ...]
+    bounds: tuple[tuple[int, int], ...] = ()
+    own: tuple[Own, ...] = ()
 
 
 def encode(calls: Sequence[Call]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The instructions as the driver reads them: for each its address, n, and n pairs."""
+    """The instructions as the driver reads them.
+
+    Each is: address, n, parts, its length in words; the pairs of the arguments; where there are several parts, their
+    bounds in place of the last two pairs, then the number of arguments of their own, and for each its number, slot,
+    offset and stride.
+    """
     words: list[int] = []
     for call in calls:
         if len(call.arguments) > SCRATCH_WORDS:
             raise ValueError(f"a kernel takes at most {SCRATCH_WORDS} arguments, not {len(call.arguments)}")
-        words += [call.address, len(call.arguments), *(word for pair in call.arguments for word in pair)]
+        divided = len(call.bounds) > 1
+        shared = call.arguments[:-2] if divided else call.arguments
+        rest = [word for pair in shared for word in pair]
+        if divided:
+            rest += [word for pair in call.bounds for word in pair]
+            rest.append(len(call.own))
+            rest += [word for o in call.own for word in (o.number, *o.place, o.stride)]
+        words += [call.address, len(call.arguments), max(len(call.bounds), 1), 4 + len(rest), *rest]
     return np.array(words, np.int64)
 
 
@@ -190,15 +187,18 @@ class Program:
     """Instructions bound to slots: what a step runs.
 
     `slots` may be written between runs (addresses as int64), all but the first two. One program is not for two threads
-    at once.
+    at once. workers: how many threads take part in its divided instructions.
     """
 
-    def __init__(self, calls: Sequence[Call], n_slots: int) -> None:
+    def __init__(self, calls: Sequence[Call], n_slots: int, workers: int = 1) -> None:
         self.slots = np.zeros(max(n_slots, FIRST_FREE_SLOT), np.int64)
         self._code = encode(calls)
-        self._status = (ctypes.c_int64 * STATUS_WORDS)()
-        self.slots[STATUS_SLOT] = ctypes.addressof(self._status)
-        arguments = (self._code.ctypes.data, self.slots.ctypes.data, len(calls))
+        status = np.zeros(STATUS_WORDS, np.int64)
+        self._status = status.data  # a memoryview is read and written faster than an array
+        self.slots[STATUS_SLOT] = status.ctypes.data
+        divided = any(len(call.bounds) > 1 for call in calls)
+        table = threads.pool(workers if divided else 1)
+        arguments = (self._code.ctypes.data, self.slots.ctypes.data, len(calls), table)
         self._arguments = (ctypes.c_int64 * len(arguments))(*arguments)
         self._place = ctypes.addressof(self._arguments)
         self._entry = _entry()

@@ -11,12 +11,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from . import driver
+from .binding import Binder, needed_kernels
 from .cache import KernelSource, Progress, build
 from .cuda import CudaExecutor
 from .faults import index_fault
 from .jit import interpreted_words, run_python
 from .library import LIBRARY
-from .program import ALIGNMENT, Program, plan_arena
+from .memory import Arena, address, address_at_once
+from .program import Program
+from .threads import checked_threads
 
 Array = np.ndarray[Any, Any]
 
@@ -24,8 +27,14 @@ Array = np.ndarray[Any, Any]
 class Bound(Protocol):
     """A program bound to sizes."""
 
+    places: Any
+    """places[number] = where(array) is bind(number, array) for an input or an output, in less time."""
+
+    def where(self, array: Array) -> Any:
+        """What stands for an array in `places`. TypeError where there is none; then `bind` it."""
+
     def bind(self, number: int, array: Array) -> None:
-        """Let a buffer be this array, which the caller keeps alive."""
+        """Let a buffer be this contiguous array, which the caller keeps alive."""
 
     def run(self) -> None:
         """Run all instructions. RuntimeFault when a check fails; nothing after the check was run."""
@@ -37,81 +46,73 @@ class Executor(Protocol):
     def prepare(self, programs: Iterable[Program]) -> None:
         """Do now what would otherwise be done at the first call."""
 
-    def bound(self, program: Program, sizes: Mapping[str, int]) -> Bound:
-        """The program for given sizes, ready to be bound to arrays."""
+    def bound(self, program: Program, sizes: Mapping[str, int], arena: Arena | None = None) -> Bound:
+        """The program for given sizes, ready to be bound to arrays.
+
+        arena: memory for the temporaries, where it is shared with other programs that never run at the same time.
+        """
 
 
 # -- compiled --------------------------------------------------------------------------------------------------------
 class CpuExecutor:
     """Kernels compiled by Numba, or found in the cache, run by the native driver."""
 
-    def __init__(self, kernels: Mapping[str, KernelSource], progress: Progress | None = None):
+    def __init__(
+        self, kernels: Mapping[str, KernelSource], progress: Progress | None = None, threads: int | None = None
+    ):
         self.kernels = kernels
         self.progress = progress
+        self.threads = checked_threads(threads)
+
+    def _sources(self, program: Program) -> dict[tuple[str, bool], KernelSource]:
+        """The kernels that a program may call, by name and whether they are the runtime's own."""
+        fixed = driver.fixed_sources()
+        named = {(i.kernel, i.fixed) for i in program.instructions} | {(n, True) for n in needed_kernels(program)}
+        return {(name, own): fixed[name] if own else self.kernels[name] for name, own in named}
 
     def addresses(self, program: Program) -> dict[tuple[str, bool], int]:
         """The address of each kernel that the program calls, compiling what is in no cache."""
-        fixed = driver.fixed_sources()
-        wanted = {
-            (i.kernel, i.fixed): fixed[i.kernel] if i.fixed else self.kernels[i.kernel] for i in program.instructions
-        }
-        found = build([*wanted.values(), fixed["run"]], self.progress)
+        wanted = self._sources(program)
+        found = build(list(wanted.values()), self.progress)
         return {key: found[source.name] for key, source in wanted.items()}
 
     def prepare(self, programs: Iterable[Program]) -> None:
         """Compile every kernel of some programs now."""
-        fixed = driver.fixed_sources()
-        sources = {
-            s.name: s
-            for p in programs
-            for i in p.instructions
-            for s in [fixed[i.kernel] if i.fixed else self.kernels[i.kernel]]
-        }
-        build([*sources.values(), fixed["run"]], self.progress)
+        sources = {s.name: s for p in programs for s in self._sources(p).values()}
+        build(list(sources.values()), self.progress)
 
-    def bound(self, program: Program, sizes: Mapping[str, int]) -> Bound:
-        return _CpuBound(program, sizes, self.addresses(program))
+    def bound(self, program: Program, sizes: Mapping[str, int], arena: Arena | None = None) -> Bound:
+        return _CpuBound(program, sizes, self.addresses(program), arena or Arena(), self.threads)
 
 
 class _CpuBound:
-    def __init__(self, program: Program, sizes: Mapping[str, int], addresses: Mapping[tuple[str, bool], int]):
-        self.program = program
-        offsets, length = plan_arena(program, sizes)
-        raw = np.empty(length + ALIGNMENT, np.uint8)
-        start = -raw.ctypes.data % ALIGNMENT
-        self.arena = raw[start : start + length]
-        slot_of = {
-            b: driver.FIRST_FREE_SLOT + 1 + i
-            for i, b in enumerate(n for n, b in enumerate(program.buffers) if b.kind != "temp")
-        }
+    def __init__(
+        self,
+        program: Program,
+        sizes: Mapping[str, int],
+        addresses: Mapping[tuple[str, bool], int],
+        arena: Arena,
+        threads: int,
+    ):
+        self.program, self.arena = program, arena
+        # a slot for each buffer, so that `places` may be asked by its number; temporaries leave theirs empty
         arena_slot = driver.FIRST_FREE_SLOT
-        calls = []
-        for tag, instruction in enumerate(program.instructions, 1):
-            arguments = []
-            for number, offset in instruction.arrays:
-                skip = offset.evaluate(sizes) * program.buffers[number].dtype.itemsize
-                slot, base = (arena_slot, offsets[number]) if number in offsets else (slot_of[number], 0)
-                arguments.append((slot, base + skip))
-            if instruction.kernel.startswith("check_index"):
-                arguments.append((driver.STATUS_SLOT, 0))
-            arguments += [(0, s.evaluate(sizes)) for s in instruction.sizes]
-            if instruction.extent is not None:
-                arguments += [(0, 0), (0, instruction.extent.evaluate(sizes))]
-            if instruction.kernel.startswith("check_index"):
-                arguments.append((0, tag))
-            if instruction.fixed:
-                arguments += [(0, word) for word in driver.trailing(instruction.kernel)]
-            calls.append(driver.Call(addresses[instruction.kernel, instruction.fixed], tuple(arguments)))
-        self.native = driver.Program(calls, arena_slot + 1 + len(slot_of))
-        self.native.bind(arena_slot, self.arena)
-        self.slots, self.slot_of = self.native.slots, slot_of
-        self.kept: dict[int, Array] = {}
+        slots = {n: arena_slot + 1 + n for n in range(len(program.buffers))}
+        calls, length = Binder(addresses, sizes, slots, arena_slot, threads).bind(program)
+        arena.reserve(length)
+        self.native = driver.Program(calls, arena_slot + 1 + len(slots), threads)
+        self.places = self.native.slots.data[arena_slot + 1 :]
+        self._block: Array | None = None  # the arena's, when this last ran
+
+    where = staticmethod(address_at_once)
 
     def bind(self, number: int, array: Array) -> None:
-        self.kept[number] = array
-        self.slots[self.slot_of[number]] = array.__array_interface__["data"][0]
+        self.places[number] = address(array)
 
     def run(self) -> None:
+        if self._block is not self.arena.block:  # another program made it grow
+            self._block = self.arena.block
+            self.native.bind(driver.FIRST_FREE_SLOT, self._block)
         tag = self.native.run()
         if tag:
             _, value, limit, position = self.native.status[:4]
@@ -132,7 +133,7 @@ class NumpyExecutor:
             kernel = self.kernels[name]
             self.functions[name] = run_python(kernel.source, kernel.name, interpreted_words(kernel.source))
 
-    def bound(self, program: Program, sizes: Mapping[str, int]) -> Bound:
+    def bound(self, program: Program, sizes: Mapping[str, int], arena: Arena | None = None) -> Bound:
         self.prepare([program])
         return _NumpyBound(program, sizes, self.functions)
 
@@ -140,19 +141,22 @@ class NumpyExecutor:
 class _NumpyBound:
     def __init__(self, program: Program, sizes: Mapping[str, int], functions: Mapping[str, Callable[..., None]]):
         self.program, self.sizes, self.functions = program, sizes, functions
-        self.arrays: dict[int, Array] = {
+        self.places: dict[int, Array] = {
             n: np.empty(b.numel.evaluate(sizes), b.dtype.numpy)
             for n, b in enumerate(program.buffers)
             if b.kind == "temp"
         }
 
+    def where(self, array: Array) -> Array:
+        return array.reshape(-1)  # a view, where the array is contiguous
+
     def bind(self, number: int, array: Array) -> None:
-        self.arrays[number] = array.reshape(-1)  # a view: the caller's arrays are contiguous
+        self.places[number] = self.where(array)
 
     def run(self) -> None:
         with np.errstate(all="ignore"):
             for tag, instruction in enumerate(self.program.instructions, 1):
-                arrays = [self.arrays[n][o.evaluate(self.sizes) :] for n, o in instruction.arrays]
+                arrays = [self.places[n][o.evaluate(self.sizes) :] for n, o in instruction.arrays]
                 sizes = [s.evaluate(self.sizes) for s in instruction.sizes]
                 if instruction.extent is not None:
                     sizes += [0, instruction.extent.evaluate(self.sizes)]
