@@ -1,7 +1,6 @@
 """Memory: blocks and addresses, and the arena that all programs and all sizes of a model share."""
 from __future__ import annotations
 
-import math
 import tracemalloc
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 import graphc as gc
 from graphc.runtime import variables
 from graphc.runtime.memory import Arena, address, address_at_once, side_by_side
-from graphc.runtime.program import plan_arena
 
 
 def place(array):
@@ -34,8 +32,8 @@ def test_side_by_side(seed):
         end = place(array) + array.nbytes
         assert end <= place(block) + block.nbytes
     for number, array in enumerate(arrays):
-        array.view(np.uint8)[...] = number + 1 if array.ndim else 0
-    assert all((a.view(np.uint8) == n + 1).all() for n, a in enumerate(arrays) if a.ndim)
+        array.reshape(-1).view(np.uint8)[...] = number + 1
+    assert all((a.reshape(-1).view(np.uint8) == n + 1).all() for n, a in enumerate(arrays))
 
 
 def test_addresses():
@@ -93,21 +91,22 @@ def arena_of(m):
     return m.entries["deep"]._context.arena
 
 
+def call(m, kind, x):
+    """The outputs of one of the three ways to run it."""
+    result = {"gradient": m.value_and_grad, "step": m.step, "forward": m.forward}[kind](x)
+    return result[0] if kind == "gradient" else result
+
+
 def test_programs_and_sizes_share_one_arena():
-    """It is as large as the largest needs, whatever was run in which order; and what runs in it is right."""
+    """It is as large as the largest needs alone, whatever was run in which order; and what runs in it is right."""
     m, rng, most = gc.compile(deep, optimiser=gc.train.SGD(1e-6)), np.random.default_rng(0), 0
-    entry = m.entries["deep"]
-    kinds = {"gradient": m.value_and_grad, "step": m.step, "forward": m.forward}
     for _ in range(60):
-        b, n = map(int, rng.integers(1, 40, 2))
-        kind = str(rng.choice(list(kinds)))
-        x = data(b, n, rng)
-        result = kinds[kind](x)
-        outputs = result[0] if kind == "gradient" else result
-        np.testing.assert_allclose(outputs["y"], reference(x), rtol=1e-3, atol=1e-4)
-        most = max(most, plan_arena(entry.program(kind), {"B": b, "N": n})[1])
-        assert most <= arena_of(m).block.size, f"{kind} runs in it"
-    assert arena_of(m).block.size < 3 * most, "and is not the sum of them all"
+        x, kind = data(*map(int, rng.integers(1, 40, 2)), rng), str(rng.choice(["gradient", "step", "forward"]))
+        alone = m.clone()
+        for model in (m, alone):
+            np.testing.assert_allclose(call(model, kind, x)["y"], reference(x), rtol=1e-3, atol=1e-4)
+        most = max(most, arena_of(alone).block.size)
+        assert arena_of(m).block.size == most
 
 
 def test_small_again_after_large():
@@ -147,18 +146,14 @@ def test_models_of_one_file_share_an_arena():
 
 def test_many_sizes_take_the_memory_of_the_largest():
     """Thirty sizes of inputs, results dropped: what stays allocated is an arena, and the results of one size."""
-    m, rng = gc.compile(deep), np.random.default_rng(2)
-    n = 300
-    sizes = list(range(200, 230))
+    m, rng, n = gc.compile(deep), np.random.default_rng(2), 300
     m.forward(data(1, 1, rng))
     tracemalloc.start()
     try:
-        for b in sizes:
+        for b in range(200, 230):
             m.forward(data(b, n, rng))
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    program = next(iter(m.entries["deep"]._calls.values())).program
-    needed = plan_arena(program, {"B": sizes[-1], "N": n})[1]
-    assert needed > 100_000 and kept < 2 * needed + 500_000, f"{kept} bytes are held; the largest size needs {needed}"
-    assert math.isclose(arena_of(m).block.size, needed, rel_tol=0.01)
+    needed = arena_of(m).block.size
+    assert needed > 300_000 and kept < 2 * needed, f"{kept} bytes are held; the largest size needs {needed}"

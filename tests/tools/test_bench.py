@@ -185,8 +185,8 @@ def test_rest_waits_for_threads_that_spin(monkeypatch):
 
 
 def test_figures_are_medians_of_ratios_within_a_round():
-    figures = Figures.of([2.0, 40.0, 6.0], own=[1.0, 10.0, 2.0], ideal=[1.0, 10.0, 6.0])
-    assert (figures.median, figures.ratio, figures.share) == (6.0, 3.0, 0.5)
+    figures = Figures.of([2.0, 40.0, 6.0], own=[2.0, 4.0, 1.0], ideal=[1.0, 10.0, 6.0])
+    assert (figures.median, figures.ratio, figures.share) == (6.0, 6.0, 0.5)
     assert (figures.low, figures.high) == (4.0, 23.0)
 
 
