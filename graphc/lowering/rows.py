@@ -47,8 +47,9 @@ def _shortened(array: int, kernel: Kernel, extents: Mapping[int, Size]) -> tuple
     shift = constants.pop() if len(constants) == 1 else affine(0).constant
     dropped: frozenset[int] = frozenset()
     length: Size | None = None
-    for depth, variable in enumerate(min((path for _, path in touched), key=len)):
-        if any(path[depth] != variable for _, path in touched):
+    for around in zip(*(path for _, path in touched), strict=False):
+        variable = around[0]
+        if set(around) != {variable}:
             break
         strides = {p.affine.coefficient(variable) for p in positions}
         if strides == {affine(0).constant}:

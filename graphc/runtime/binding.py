@@ -37,8 +37,13 @@ class Binder:
 
     def bind(self, program: Program) -> tuple[list[Call], int]:
         """(calls, bytes of the arena)"""
+        groups, length = self.by_instruction(program)
+        return [call for group in groups for call in group], length
+
+    def by_instruction(self, program: Program) -> tuple[list[list[Call]], int]:
+        """(the calls of each instruction, bytes of the arena)"""
         offsets, length = plan_arena(program, self.sizes)
-        calls: list[Call] = []
+        groups: list[list[Call]] = []
         extra = 0  # what the parts of one instruction have of their own; no two instructions run at once
         for tag, instruction in enumerate(program.instructions, 1):
             arguments: list[Argument] = []
@@ -56,9 +61,9 @@ class Binder:
                     arguments.append((STATUS_SLOT, 0))
                     values.append(tag)
                 made, needed = [Call(self._address(instruction), (*arguments, *_integers(values)))], 0
-            calls += made
+            groups.append(made)
             extra = max(extra, needed)
-        return calls, length + extra
+        return groups, length + extra
 
     def _address(self, instruction: Instruction) -> int:
         return self.addresses[instruction.kernel, instruction.fixed]

@@ -77,13 +77,18 @@ class CpuExecutor:
     def addresses(self, program: Program) -> dict[tuple[str, bool], int]:
         """The address of each kernel that the program calls, compiling what is in no cache."""
         wanted = self._sources(program)
-        found = build(list(wanted.values()), self.progress)
+        found = build(list(wanted.values()), self._told(wanted))
         return {key: found[source.name] for key, source in wanted.items()}
 
     def prepare(self, programs: Iterable[Program]) -> None:
         """Compile every kernel of some programs now."""
-        sources = {s.name: s for p in programs for s in self._sources(p).values()}
-        build(list(sources.values()), self.progress)
+        wanted = {key: source for p in programs for key, source in self._sources(p).items()}
+        build(list(wanted.values()), self._told(wanted))
+
+    def _told(self, wanted: Mapping[tuple[str, bool], KernelSource]) -> Progress | None:
+        """The progress, told of kernels by the names that the generated source has for them."""
+        tell, names = self.progress, {source.name: name for (name, _), source in wanted.items()}
+        return tell and (lambda done, total, name: tell(done, total, names[name]))
 
     def bound(
         self, program: Program, sizes: Mapping[str, int], arena: Arena | None = None, packed: Packed | None = None
