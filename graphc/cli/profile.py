@@ -132,8 +132,9 @@ def _draw(compiled: CompiledModel, entry: Entry, found: Profile, file: Path, for
     """Draw the kernels, each with its time and the darker the longer it takes."""
     from ..render.draw import write
     from ..render.fused import fused
+    from ..runtime.profile import time_text
 
-    subtitle = f"{_conditions(found)}; {_time(found.whole)} in all"
+    subtitle = f"{_conditions(found)}; {time_text(found.whole)} in all"
     title = f"{entry.name}: the {found.kind} program"
     write(fused(found.program, compiled.source, title, subtitle, found), file, format)
 
@@ -148,6 +149,7 @@ def _rows(found: Profile, merge: bool) -> Sequence[Timing]:
 def _table(compiled: CompiledModel, entry: Entry, found: Profile, merge: bool) -> Iterator[str]:
     """The lines of the table: two a kernel, its numbers and what it computes."""
     from ..render.fused import read_kernels
+    from ..runtime.profile import time_text
 
     kernels = read_kernels(compiled.source)
     yield f"{entry.name}: the {found.kind} program; {_conditions(found)}"
@@ -159,7 +161,7 @@ def _table(compiled: CompiledModel, entry: Entry, found: Profile, merge: bool) -
         yield ROW.format(timing.steps[0], _cut(name, 25), *_numbers(timing, found), timing.bound)
         yield from _computes(timing, found, kernels)
     if any(t.fraction > 1 for t in found.timings):
-        yield "More than 100% of peak: not all of the arrays was touched, as of a look-up's table, or the peak is noisy."
+        yield "Over 100% of peak: less than whole arrays was touched, as of a look-up's table, or the runs are few."
     yield ""
     parameters = [compiled.params[b.name] for b in found.program.buffers if b.kind == "param"]
     operations, touched = (sum(getattr(t, what) for t in found.timings) for what in ("operations", "bytes"))
@@ -167,9 +169,9 @@ def _table(compiled: CompiledModel, entry: Entry, found: Profile, merge: bool) -
     peaks = ", ".join(f"{_count(rate)}FLOP/s in {dtype}" for dtype, rate in found.peaks.flops.items())
     yield from _listed(
         {
-            "all kernels": f"{_time(found.seconds)}, {_count(operations)}FLOP, {_count(touched)}B",
-            "the program": f"{_time(found.whole)} as it runs natively, its kernels not timed apart",
-            "a call": f"{_time(found.call)} from Python, {_time(outside)} of it outside of the program",
+            "all kernels": f"{time_text(found.seconds)}, {_count(operations)}FLOP, {_count(touched)}B",
+            "the program": f"{time_text(found.whole)} as it runs natively, its kernels not timed apart",
+            "a call": f"{time_text(found.call)} from Python, {time_text(outside)} of it outside of the program",
             "memory": f"{_count(found.arena)}B of temporaries; {_count(sum(a.nbytes for a in parameters))}B of parameters "
             f"({sum(a.size for a in parameters):,} numbers)",
             "peaks here": f"{peaks}; {_count(found.peaks.bandwidth[0][1])}B/s in the nearest cache, "
@@ -193,9 +195,11 @@ def _conditions(found: Profile) -> str:
 
 def _numbers(timing: Timing, found: Profile) -> list[str]:
     """The numbers of a row, as text."""
+    from ..runtime.profile import time_text
+
     operations, touched = timing.operations, timing.bytes
     return [
-        _time(timing.seconds),
+        time_text(timing.seconds),
         f"{found.share(timing):.1%}",
         _count(operations),
         f"{operations / timing.seconds / 1e9:.1f}",
@@ -230,13 +234,6 @@ def _lines(places: Sequence[str]) -> str:
 
 def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def _time(seconds: float) -> str:
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= scale:
-            return f"{seconds / scale:.2f} {unit}"
-    return f"{seconds * 1e9:.0f} ns"
 
 
 def _count(number: float) -> str:

@@ -28,10 +28,19 @@ def operations(items: list[Statement]) -> Size:
     total = size(0)
     for item in items:
         if isinstance(item, Loop):
-            total = total + operations(item.before) + item.extent * operations(item.body) + operations(item.after)
+            total = total + operations(item.before) + _repeated(item) + operations(item.after)
         elif not isinstance(item, Note):
             total = total + _of(item)
     return total
+
+
+def _repeated(loop: Loop) -> Size:
+    """The operations of all iterations of a loop."""
+    if loop.step == 1:
+        return loop.extent * operations(loop.body)
+    inner = [x for x in loop.body if isinstance(x, Loop) and x.within == loop.variable]  # all blocks are its extent
+    rest = [x for x in loop.body if not any(x is y for y in inner)]
+    return operations(list(inner)) + (loop.extent + loop.step - 1) // loop.step * operations(rest)
 
 
 def _of(item: Statement) -> int:

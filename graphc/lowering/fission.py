@@ -82,6 +82,7 @@ def fissioned(kernel: Kernel) -> tuple[Kernel, dict[int, Size]]:
         arrays=[*kernel.arrays, *arrays],
         body=map_statements(kernel.body, change),
         main=tiles,
+        remarks=(*kernel.remarks, f"{len(segments)} loops over tiles of {TILE} elements: one long function at a time overlaps more"),
         private={**kernel.private, **dict.fromkeys(rows.values(), "scratch")},
     )
     return changed, dict.fromkeys(rows.values(), size(TILE))

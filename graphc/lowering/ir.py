@@ -117,7 +117,8 @@ class Array:
 
 @dataclass
 class Kernel:
-    """A kernel: arrays (and the nodes whose values they hold), then statements. `notes` say in words what it computes.
+    """A kernel: arrays (and the nodes whose values they hold), then statements. `notes` say in words what it computes,
+    `reasons` why each of these statements is in this kernel, and `remarks` what else was decided.
 
     main: the variable of the loop that may run over a part of its range; None where the kernel runs as a whole.
     private: the arrays that such parts cannot share, by number: how copies of them are combined ("sum", "prod", "max",
@@ -129,6 +130,8 @@ class Kernel:
     arrays: list[Array]
     body: list[Statement]
     notes: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    remarks: tuple[str, ...] = ()
     main: int | None = None
     private: dict[int, str] = field(default_factory=dict)
 

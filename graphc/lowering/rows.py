@@ -30,7 +30,12 @@ def contracted(kernel: Kernel, own: Iterable[int]) -> tuple[Kernel, dict[int, Si
 
     private = {**kernel.private, **dict.fromkeys(found, "scratch")}
     body = map_places(kernel.body, place) if found else kernel.body
-    return replace(kernel, body=body, private=private), {array: length for array, (_, _, length) in found.items()}
+    lengths = {array: length for array, (_, _, length) in found.items()}
+    remarks = tuple(
+        f"{kernel.arrays[a].name} is {length} values that stay in cache: each iteration reads only what it stored itself"
+        for a, length in lengths.items()
+    )
+    return replace(kernel, body=body, private=private, remarks=kernel.remarks + remarks), lengths
 
 
 def _without(form: Affine, dropped: frozenset[int]) -> Affine:

@@ -50,7 +50,8 @@ def accurate(kernel: Kernel) -> tuple[Kernel, dict[int, Size]]:
     if body == kernel.body:
         return kernel, {}
     private = {**kernel.private, **dict.fromkeys(sums.lengths, "scratch")}
-    changed = replace(kernel, body=body, main=sums.main, private=private)
+    remark = "long sums of float32 go in blocks, whose totals are added in float64"
+    changed = replace(kernel, body=body, main=sums.main, private=private, remarks=(*kernel.remarks, remark))
     return replace(changed, nodes=kernel.nodes + sums.nodes, arrays=kernel.arrays + sums.arrays), sums.lengths
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ..graph.size import Size, size
-from ..runtime.profile import Profile
+from ..runtime.profile import Profile, time_text
 from ..runtime.program import Buffer, Instruction, Program
 from .notation import size_text
 from .picture import Box, Edge, Line, Picture
@@ -89,9 +90,12 @@ def _timed(box: Box, step: int, profile: Profile) -> Box:
     """The box of an instruction with its time, and coloured by it."""
     timing = profile.timings[step]
     share = profile.share(timing)
-    text = f"{timing.seconds * 1e6:,.2f} µs, {share:.1%} of the time; {timing.fraction:.0%} of peak, {timing.bound}"
+    lines = (
+        Line(f"{time_text(timing.seconds)}, {share:.1%} of the time", "time"),
+        Line(f"{timing.fraction:.0%} of peak ({timing.bound})", "note"),
+    )
     kind = "timed product" if box.kind == "product" else box.kind  # whose own colour does not compete
-    return replace(box, kind=kind, lines=(*box.lines, Line(text, "time")), fill=heat(share))
+    return replace(box, kind=kind, lines=(*box.lines, *lines), fill=heat(share))
 
 
 def read_kernels(source: str) -> dict[str, Kernel]:
@@ -112,7 +116,7 @@ def read_kernels(source: str) -> dict[str, Kernel]:
     return found
 
 
-def told(instruction: Instruction, program: Program, kernels: dict[str, Kernel]) -> tuple[list[str], list[str]]:
+def told(instruction: Instruction, program: Program, kernels: Mapping[str, Kernel]) -> tuple[list[str], list[str]]:
     """(what an instruction computes, a formula each; the model's lines that it comes from)"""
     buffers = [program.buffers[n] for n, _ in instruction.arrays]
     if instruction.kernel.startswith("check_index"):

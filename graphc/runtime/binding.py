@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from . import products
-from .driver import STATUS_SLOT, ZERO_SLOT, Argument, Call, Own, trailing
+from . import blas, products
+from .driver import STATUS_SLOT, ZERO_SLOT, Argument, Call, Own
 from .memory import address
 from .packing import Packed
 from .program import ALIGNMENT, Instruction, Program, plan_arena
@@ -124,22 +124,22 @@ class Binder:
             arguments[1] = (ZERO_SLOT, address(panels))
         bounds = cut(batch, 1, self._parts(time * batch)) if several else cut(plan.extent, plan.grain, parts)
         stride = _aligned(plan.work)
-        work = (self.arena_slot, free)
-        own = (Own(3, (self.arena_slot, free + stride), stride),) if len(bounds) > 1 else ()
-        with_blas = bool(plan.how & products.USE_BLAS)
+        kernel, work, own = "gemm", (self.arena_slot, free), (Own(3, (self.arena_slot, free + stride), stride),)
+        if plan.how & products.USE_BLAS:
+            kernel, work, own = "blas", (ZERO_SLOT, blas.routines("s" if t == "f32" else "d")), ()
+        one = self.addresses[f"{kernel}_{t}", True]
+        own = own if len(bounds) > 1 else ()
         common = [m, n, k, lda, ldb, ldc, plan.how]
         if several:
-            many = self.addresses[f"gemm_batch_{t}", True]
-            rest = [*common, *batched[1:], *trailing(f"gemm_batch_{t}", with_blas), 0, batch]
-            calls = [Call(many, (*arguments, work, *_integers(rest)), bounds, own)]
+            rest = [*common, *batched[1:], one, 0, batch]
+            calls = [Call(self.addresses[f"batch_{t}", True], (*arguments, work, *_integers(rest)), bounds, own)]
         else:
             itemsize = products.ITEMSIZE[t]
-            rest = [*common, *trailing(f"gemm_{t}", with_blas), 0, plan.extent]
             calls = []
             for i in range(batch):
                 steps = [i * s * itemsize for s in batched[1:]] or [0, 0, 0]
                 where = [(slot, offset + step) for (slot, offset), step in zip(arguments, steps, strict=True)]
-                calls.append(Call(self.addresses[f"gemm_{t}", True], (*where, work, *_integers(rest)), bounds, own))
+                calls.append(Call(one, (*where, work, *_integers([*common, 0, plan.extent])), bounds, own))
         return calls, stride * max(len(bounds), 1)
 
 
@@ -151,17 +151,19 @@ def cut(extent: int, grain: int, parts: int) -> tuple[tuple[int, int], ...]:
     return tuple((a, b) for a, b in pairwise(edges))
 
 
-def needed_kernels(program: Program) -> set[str]:
-    """The fixed kernels that bound calls may use besides those that instructions name."""
-    found = {"run", "part", "share", "work"}
+def needed_kernels(program: Program, threads: int) -> set[str]:
+    """The fixed kernels that bound calls of a program may use."""
+    found = {"run"}
     for instruction in program.instructions:
-        if instruction.kernel.startswith("gemm_batch"):
-            found.add(instruction.kernel.replace("_batch", ""))
+        if instruction.kernel.startswith("gemm"):
+            found |= set(products.kernels_of(instruction.kernel.rsplit("_", 1)[1]))
+        elif instruction.fixed:
+            found.add(instruction.kernel)
         for private in instruction.private:
-            if private.reduce != "scratch":
+            if threads > 1 and private.reduce != "scratch":
                 dtype = program.buffers[instruction.arrays[private.array][0]].dtype
                 found.add(f"combine_{private.reduce}_{dtype}")
-    return found
+    return found | ({"part", "share", "work"} if threads > 1 else set())
 
 
 def _integers(values: list[int]) -> list[Argument]:

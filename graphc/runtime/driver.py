@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from graphc.codegen.primitives import SCRATCH_WORDS
-from graphc.runtime import blas, products, threads
+from graphc.runtime import products, threads
 from graphc.runtime.cache import KernelSource, build
 
 ZERO_SLOT, STATUS_SLOT, FIRST_FREE_SLOT = 0, 1, 2
@@ -120,19 +120,6 @@ def fixed_kernels(*names: str) -> dict[str, int]:
     """The addresses of the named fixed kernels; of all of them when none is named."""
     sources = fixed_sources()
     return build([sources[name] for name in names or sources])
-
-
-def trailing(name: str, blas_too: bool = True) -> tuple[int, ...]:
-    """The addresses that a fixed kernel takes after its other arguments.
-
-    blas_too: a matrix product may use OpenBLAS, which is loaded then; else its routines' addresses are 0.
-    """
-    if not name.startswith("gemm"):
-        return ()
-    letter = "s" if name.endswith("f32") else "d"
-    routines = (blas.address(f"{letter}gemm"), blas.address(f"{letter}gemv")) if blas_too else (0, 0)
-    single = name.replace("_batch", "")
-    return routines if name == single else (*routines, *fixed_kernels(single).values())
 
 
 # ----------------------------------------------------------------------------------------------------------- programs

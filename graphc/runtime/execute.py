@@ -71,7 +71,8 @@ class CpuExecutor:
     def _sources(self, program: Program) -> dict[tuple[str, bool], KernelSource]:
         """The kernels that a program may call, by name and whether they are the runtime's own."""
         fixed = driver.fixed_sources()
-        named = {(i.kernel, i.fixed) for i in program.instructions} | {(n, True) for n in needed_kernels(program)}
+        named = {(i.kernel, False) for i in program.instructions if not i.fixed}
+        named |= {(n, True) for n in needed_kernels(program, self.threads)}
         return {(name, own): fixed[name] if own else self.kernels[name] for name, own in named}
 
     def addresses(self, program: Program) -> dict[tuple[str, bool], int]:

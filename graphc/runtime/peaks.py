@@ -5,8 +5,10 @@ The reference programs are like any other: they are divided among as many thread
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..graph.dtype import f32, f64
 from ..graph.size import parse, size
@@ -23,8 +25,8 @@ WELL_TIMED = 1 << 20
 """Bytes of which reading takes long beside a tick of the clock: fewer are read several times."""
 TRIES, WORTH = 8, 0.02
 """Times that a reference program is run at least, and seconds worth of runs; the best counts."""
-CACHED = 1.5
-"""Data that come so many times as fast as from memory come from a cache."""
+CACHE = 1 << 23
+"""Bytes of the largest cache where the system does not tell."""
 
 _TEXTS = {
     "total": '''
@@ -61,7 +63,7 @@ class Peaks:
         computing, rate = operations / self.flops[dtype], self.rate(touched)
         if computing >= touched / rate:
             return computing, "compute"
-        return touched / rate, "cache" if rate > CACHED * self.bandwidth[-1][1] else "memory"
+        return touched / rate, "cache" if touched <= largest_cache() else "memory"
 
 
 def measure(threads: int, dtypes: Collection[str]) -> Peaks:
@@ -103,3 +105,10 @@ def _stream(kernel: str, times: int) -> Program:
     private = (Private(1, "scratch"),) if kernel == "total" else ()
     instruction = Instruction(kernel, arrays, (), extent=length, private=private)
     return Program(kernel, buffers, (instruction,) * times, ())
+
+
+@functools.cache
+def largest_cache() -> int:
+    """The bytes of this processor's largest cache, as Linux tells it; CACHE elsewhere."""
+    sizes = [file.read_text().strip() for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
+    return max((int(text[:-1]) << 10 for text in sizes if text.endswith("K")), default=CACHE)

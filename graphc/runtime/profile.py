@@ -89,8 +89,13 @@ def profile(entry: Entry, kind: str, inputs: Mapping[str, Any], runs: int | None
         raise InputError(f"{entry.name} is not compiled for the CPU, whose kernels alone can be timed")
     declared = {d.name: d for d in entry.signature.inputs}
     # of the declared types, and contiguous: what a call uses where it lies, so that the addresses hold for all runs
-    given = {n: np.require(a, declared[n].dtype.numpy if n in declared else None, "CW") for n, a in inputs.items()}
-    run: Callable[..., Any] = {"forward": entry.forward, "gradient": entry.value_and_grad, "step": entry.step}[kind]
+    given = {n: np.array(a, declared[n].dtype.numpy if n in declared else None, order="C") for n, a in inputs.items()}
+    calls: dict[str, Callable[..., Any]] = {
+        "forward": entry.forward,
+        "gradient": entry.value_and_grad,
+        "step": entry.step,
+    }
+    run = calls[kind]
     held = run(**given)  # the arrays that the timelines write into
     call = entry._choose(given, None)[0] if kind == "forward" else entry._gradient if kind == "gradient" else entry._step
     program, binding = call.program, call._last
@@ -100,34 +105,25 @@ def profile(entry: Entry, kind: str, inputs: Mapping[str, Any], runs: int | None
     apart = Timeline(program, sizes, executor, places)
     whole = Timeline(program, sizes, executor, places, apart=False)
 
-    def timed() -> tuple[Array, float, float]:
-        """(seconds of each instruction, of their sequence, of a call), one after the other: what disturbs one does all."""
-        each, together = apart.run(), float(whole.run()[0])
+    def timed() -> list[float]:
+        """Seconds of each instruction, of their sequence, and of a call: one run each, so that noise is shared."""
+        seconds = [*apart.run(), *whole.run()]
         begun = time.perf_counter()
         run(**given)
-        return each, together, time.perf_counter() - begun
+        return [*seconds, time.perf_counter() - begun]
 
-    first = [timed() for _ in range(WARM)]
-    if runs is None:
-        runs = min(MOST, max(LEAST, int(WORTH / sum(float(each.sum()) + rest + last for each, rest, last in first) * WARM)))
-    each, together, called = zip(*(timed() for _ in range(runs)), strict=True)
+    once = float(np.median([sum(timed()) for _ in range(WARM)]))
+    runs = runs or min(MOST, max(LEAST, int(WORTH / once)))
+    # the mean of the middle half is as robust as the median, and finer than a tick of the clock
+    times = np.sort([timed() for _ in range(runs)], axis=0)[runs // 4 : runs - runs // 4].mean(axis=0)
     del held
     peaks = measure(executor.threads, {_float_type(program, i, sizes) for i in program.instructions})
     timings = tuple(
-        _timing(program, sizes, step, float(seconds), apart.parts[step - 1], peaks)
-        for step, seconds in enumerate(_middle(each), 1)
+        _timing(program, sizes, step, float(times[step - 1]), parts, peaks) for step, parts in enumerate(apart.parts, 1)
     )
-    all_of_it = float(_middle(together)), float(_middle(called))
     arena = plan_arena(program, sizes)[1]
-    return Profile(program, kind, sizes, executor.threads, runs, timings, *all_of_it, arena, peaks)
-
-
-def _middle(times: Sequence[Any]) -> Array:
-    """The mean of the middle half: as robust as the median, and finer than a tick of the clock."""
-    ordered = np.sort(np.array(times), axis=0)
-    count = len(ordered)
-    middle: Array = ordered[count // 4 : count - count // 4].mean(axis=0)
-    return middle
+    together, called = float(times[-2]), float(times[-1])
+    return Profile(program, kind, sizes, executor.threads, runs, timings, together, called, arena, peaks)
 
 
 def _timing(
@@ -183,3 +179,11 @@ def _together(timings: Sequence[Timing]) -> Timing:
         bytes=sum(t.bytes for t in timings),
         least=sum(t.least for t in timings),
     )
+
+
+def time_text(seconds: float) -> str:
+    """A time in the unit that suits it: `2.34 µs`."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= scale:
+            return f"{seconds / scale:.2f} {unit}"
+    return f"{seconds * 1e9:.0f} ns"
