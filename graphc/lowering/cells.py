@@ -80,8 +80,13 @@ def at_least(a: Size, b: Size | int) -> bool:
 
 def _not_negative(quotient: Quotient) -> bool:
     number = quotient.divisor.constant
-    return number is not None and number > 0 and all(
-        factor >= 0 and all(isinstance(atom, str) for atom, _ in monomial) for monomial, factor in quotient.numerator.terms
+    return (
+        number is not None
+        and number > 0
+        and all(
+            factor >= 0 and all(isinstance(atom, str) for atom, _ in monomial)
+            for monomial, factor in quotient.numerator.terms
+        )
     )
 
 

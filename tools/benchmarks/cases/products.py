@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..case import Case
+from ..peers import PEERS, OpenBLAS
 from ..targets import Target, not_slower, share
 from ..workload import SEED, Array, Run, Yardstick
 from ..yardsticks import Peak
@@ -82,10 +83,10 @@ def _numpy(product: Product, a: Array, b: Array) -> Run:
 
 
 def _openblas(product: Product, a: Array, b: Array) -> Run:
-    """OpenBLAS with the kernels that suit the processor, its arguments converted beforehand."""
-    from graphc.runtime import blas
-
-    routine = blas.library().scipy_cblas_sgemm
+    """CBLAS's sgemm, its arguments converted beforehand."""
+    peer = PEERS["openblas"]
+    assert isinstance(peer, OpenBLAS)
+    routine = peer.library().scipy_cblas_sgemm
     routine.restype = None
     out = np.zeros((product.m, product.n), np.float32)
     integer, real, pointer = ctypes.c_int, ctypes.c_float, ctypes.c_void_p
