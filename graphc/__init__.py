@@ -84,6 +84,7 @@ _HOMES = {
     ".errors": ("GraphcError",),
     ".frontend.functions": _FUNCTIONS,
     ".frontend.model": ("model", "outputs", "param", "state", "update"),
+    ".frontend.scan": ("scan",),
     ".frontend.trace": ("scope",),
     ".frontend.tensor": ("Tensor",),
     ".pipeline": ("compile",),
