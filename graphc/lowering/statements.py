@@ -19,6 +19,7 @@ from ..graph.scalar import Scalar
 from ..graph.size import Size, size
 from ..ops.leaves import LEAVES
 from ..ops.table import row_of
+from .loops import rows_of
 
 # values so cheap that computing them again beats storing them
 CHEAP = (
@@ -103,6 +104,8 @@ class Statements:
                 self.users[operand].append(node)
         self.whole: set[Node] = set()  # read as whole arrays, by matrix products or a look-up
         for node in graph.nodes:
+            if node.op == "scan":
+                self.whole |= {rows_of(o)[0] for o in node.operands}
             formula = self.formulas[node]
             for k, _ in formula.checks if formula else ():
                 self.whole.add(self.source(node.operands[k]))

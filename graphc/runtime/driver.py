@@ -4,6 +4,9 @@ A slot holds an address. An argument of an instruction is a pair (slot, offset) 
 in bytes; slot 0 always holds 0, so an integer v is (0, v). Slot 1 holds the address of the program's status, four
 int64; the run ends after the instruction that sets the first of them.
 
+Instructions between a BEGIN and its END are a loop. Its moving slots begin at slots[parent] + offset, and advance by a
+step each time; a parent may itself move in a loop outside.
+
 The driver and the kernels that every program may use (matrix products, index checks, fills, copies) are kernels like
 any other: Python text, compiled once, cached by content. `graphc.runtime.library` has them as Python functions.
 """
@@ -24,20 +27,47 @@ from graphc.runtime.cache import KernelSource, build
 ZERO_SLOT, STATUS_SLOT, FIRST_FREE_SLOT = 0, 1, 2
 STATUS_WORDS = 4
 
+BEGIN, END = 0, 1  # in place of an address
+
 _RUN = '''
 def run(code, slots, count):
-    """Call `count` instructions of `code`: address, n, then n pairs (slot, offset)."""
+    """Run the first `count` words of `code`. Its instructions are
+
+    call: address, n, then n pairs (slot, offset)
+    begin: 0, n, times, counter (a slot), the word after the loop, then n moving slots: slot, parent, offset
+    end: 1, n, the word after the begin, counter, then n moving slots: slot, step
+    """
     arguments = scratch()
     status = words_at(slots[1])
     pc = 0
-    for i in range(count):
+    while pc < count:
         n = code[pc + 1]
-        for j in range(n):
-            arguments[j] = slots[code[pc + 2 + 2 * j]] + code[pc + 3 + 2 * j]
-        call(code[pc], arguments)
-        if status[0] != 0:
-            break
-        pc += 2 + 2 * n
+        if code[pc] == 0:
+            counter = code[pc + 3]
+            slots[counter] = code[pc + 2]
+            if slots[counter] > 0:
+                for j in range(n):
+                    place = pc + 5 + 3 * j
+                    slots[code[place]] = slots[code[place + 1]] + code[place + 2]
+                pc += 5 + 3 * n
+            else:
+                pc = code[pc + 4]
+        elif code[pc] == 1:
+            counter = code[pc + 3]
+            slots[counter] -= 1
+            if slots[counter] > 0:
+                for j in range(n):
+                    slots[code[pc + 4 + 2 * j]] += code[pc + 5 + 2 * j]
+                pc = code[pc + 2]
+            else:
+                pc += 4 + 2 * n
+        else:
+            for j in range(n):
+                arguments[j] = slots[code[pc + 2 + 2 * j]] + code[pc + 3 + 2 * j]
+            call(code[pc], arguments)
+            if status[0] != 0:
+                break
+            pc += 2 + 2 * n
 '''
 
 # OpenBLAS has kernels of its own for small products: a call costs about 30 ns, less than plain loops from the size
@@ -176,14 +206,48 @@ class Call:
     arguments: tuple[tuple[int, int], ...]
 
 
-def encode(calls: Sequence[Call]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The instructions as the driver reads them: for each its address, n, and n pairs."""
+@dataclass(frozen=True)
+class Moving:
+    """A slot that moves in a loop: it begins at slots[parent] + offset, and advances by `step`, in bytes."""
+
+    slot: int
+    parent: int
+    offset: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A loop: its body run a number of times; `counter` is a slot of its own."""
+
+    times: int
+    counter: int
+    moving: tuple[Moving, ...]
+    body: tuple[Call | Repeat, ...]
+
+
+def encode(calls: Sequence[Call | Repeat]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The instructions as the driver reads them: see `run`."""
     words: list[int] = []
+    _encode(calls, words)
+    return np.array(words, np.int64)
+
+
+def _encode(calls: Sequence[Call | Repeat], words: list[int]) -> None:
     for call in calls:
+        if isinstance(call, Repeat):
+            place = len(words)
+            words += [BEGIN, len(call.moving), call.times, call.counter, 0]
+            words += [word for m in call.moving for word in (m.slot, m.parent, m.offset)]
+            first = len(words)
+            _encode(call.body, words)
+            words += [END, len(call.moving), first, call.counter]
+            words += [word for m in call.moving for word in (m.slot, m.step)]
+            words[place + 4] = len(words)
+            continue
         if len(call.arguments) > SCRATCH_WORDS:
             raise ValueError(f"a kernel takes at most {SCRATCH_WORDS} arguments, not {len(call.arguments)}")
         words += [call.address, len(call.arguments), *(word for pair in call.arguments for word in pair)]
-    return np.array(words, np.int64)
 
 
 class Program:
@@ -193,12 +257,12 @@ class Program:
     at once.
     """
 
-    def __init__(self, calls: Sequence[Call], n_slots: int) -> None:
+    def __init__(self, calls: Sequence[Call | Repeat], n_slots: int) -> None:
         self.slots = np.zeros(max(n_slots, FIRST_FREE_SLOT), np.int64)
         self._code = encode(calls)
         self._status = (ctypes.c_int64 * STATUS_WORDS)()
         self.slots[STATUS_SLOT] = ctypes.addressof(self._status)
-        arguments = (self._code.ctypes.data, self.slots.ctypes.data, len(calls))
+        arguments = (self._code.ctypes.data, self.slots.ctypes.data, len(self._code))
         self._arguments = (ctypes.c_int64 * len(arguments))(*arguments)
         self._place = ctypes.addressof(self._arguments)
         self._entry = _entry()

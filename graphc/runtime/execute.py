@@ -5,6 +5,7 @@ The GPU's kernels and their executor are in `graphc.runtime.cuda`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from .cuda import CudaExecutor
 from .faults import index_fault
 from .jit import interpreted_words, run_python
 from .library import LIBRARY
-from .program import ALIGNMENT, Program, plan_arena
+from .program import ALIGNMENT, Instruction, Loop, Program, plan_arena, viewed
 
 Array = np.ndarray[Any, Any]
 
@@ -53,7 +54,7 @@ class CpuExecutor:
         """The address of each kernel that the program calls, compiling what is in no cache."""
         fixed = driver.fixed_sources()
         wanted = {
-            (i.kernel, i.fixed): fixed[i.kernel] if i.fixed else self.kernels[i.kernel] for i in program.instructions
+            (i.kernel, i.fixed): fixed[i.kernel] if i.fixed else self.kernels[i.kernel] for i in program.calls
         }
         found = build([*wanted.values(), fixed["run"]], self.progress)
         return {key: found[source.name] for key, source in wanted.items()}
@@ -64,7 +65,7 @@ class CpuExecutor:
         sources = {
             s.name: s
             for p in programs
-            for i in p.instructions
+            for i in p.calls
             for s in [fixed[i.kernel] if i.fixed else self.kernels[i.kernel]]
         }
         build([*sources.values(), fixed["run"]], self.progress)
@@ -85,27 +86,49 @@ class _CpuBound:
             for i, b in enumerate(n for n, b in enumerate(program.buffers) if b.kind != "temp")
         }
         arena_slot = driver.FIRST_FREE_SLOT
-        calls = []
-        for tag, instruction in enumerate(program.instructions, 1):
-            arguments = []
-            for number, offset in instruction.arrays:
-                skip = offset.evaluate(sizes) * program.buffers[number].dtype.itemsize
-                slot, base = (arena_slot, offsets[number]) if number in offsets else (slot_of[number], 0)
-                arguments.append((slot, base + skip))
-            if instruction.kernel.startswith("check_index"):
-                arguments.append((driver.STATUS_SLOT, 0))
-            arguments += [(0, s.evaluate(sizes)) for s in instruction.sizes]
-            if instruction.extent is not None:
-                arguments += [(0, 0), (0, instruction.extent.evaluate(sizes))]
-            if instruction.kernel.startswith("check_index"):
-                arguments.append((0, tag))
-            if instruction.fixed:
-                arguments += [(0, word) for word in driver.trailing(instruction.kernel)]
-            calls.append(driver.Call(addresses[instruction.kernel, instruction.fixed], tuple(arguments)))
-        self.native = driver.Program(calls, arena_slot + 1 + len(slot_of))
+        self.sizes, self.addresses, self.offsets = sizes, addresses, offsets
+        self.slot_of, self.arena_slot = slot_of, arena_slot
+        self.tags, self.counters = itertools.count(1), itertools.count(arena_slot + 1 + len(slot_of))
+        calls = self._encoded(program.instructions)
+        self.native = driver.Program(calls, next(self.counters))
         self.native.bind(arena_slot, self.arena)
-        self.slots, self.slot_of = self.native.slots, slot_of
+        self.slots = self.native.slots
         self.kept: dict[int, Array] = {}
+
+    def _encoded(self, instructions: Iterable[Instruction | Loop]) -> list[driver.Call | driver.Repeat]:
+        """Instructions over slots, their sizes as numbers; each is tagged by its number among all of them."""
+        return [self._loop(i) if isinstance(i, Loop) else self._call(i, next(self.tags)) for i in instructions]
+
+    def _loop(self, loop: Loop) -> driver.Repeat:
+        counter, moving = next(self.counters), []
+        for number in loop.views:
+            buffer = self.program.buffers[number]
+            assert buffer.view is not None
+            parent, base = self._place(buffer.view.parent)
+            begin, step = (e.evaluate(self.sizes) * buffer.dtype.itemsize for e in (buffer.view.start, buffer.view.step))
+            moving.append(driver.Moving(self.slot_of[number], parent, base + begin, step))
+        body = tuple(self._encoded(loop.body))
+        return driver.Repeat(loop.count.evaluate(self.sizes), counter, tuple(moving), body)
+
+    def _place(self, number: int) -> tuple[int, int]:
+        """(slot, offset in bytes) of a buffer's first element."""
+        return (self.arena_slot, self.offsets[number]) if number in self.offsets else (self.slot_of[number], 0)
+
+    def _call(self, instruction: Instruction, tag: int) -> driver.Call:
+        sizes, arguments = self.sizes, []
+        for number, offset in instruction.arrays:
+            slot, base = self._place(number)
+            arguments.append((slot, base + offset.evaluate(sizes) * self.program.buffers[number].dtype.itemsize))
+        if instruction.kernel.startswith("check_index"):
+            arguments.append((driver.STATUS_SLOT, 0))
+        arguments += [(0, s.evaluate(sizes)) for s in instruction.sizes]
+        if instruction.extent is not None:
+            arguments += [(0, 0), (0, instruction.extent.evaluate(sizes))]
+        if instruction.kernel.startswith("check_index"):
+            arguments.append((0, tag))
+        if instruction.fixed:
+            arguments += [(0, word) for word in driver.trailing(instruction.kernel)]
+        return driver.Call(self.addresses[instruction.kernel, instruction.fixed], tuple(arguments))
 
     def bind(self, number: int, array: Array) -> None:
         self.kept[number] = array
@@ -115,7 +138,7 @@ class _CpuBound:
         tag = self.native.run()
         if tag:
             _, value, limit, position = self.native.status[:4]
-            raise index_fault(self.program.instructions[tag - 1], value, limit, position)
+            raise index_fault(self.program.calls[tag - 1], value, limit, position)
 
 
 # -- interpreted -----------------------------------------------------------------------------------------------------
@@ -128,7 +151,7 @@ class NumpyExecutor:
 
     def prepare(self, programs: Iterable[Program]) -> None:
         """Make the functions of every kernel that the programs run; Python compiles as it runs."""
-        for name in {i.kernel for p in programs for i in p.instructions if not i.fixed} - self.functions.keys():
+        for name in {i.kernel for p in programs for i in p.calls if not i.fixed} - self.functions.keys():
             kernel = self.kernels[name]
             self.functions[name] = run_python(kernel.source, kernel.name, interpreted_words(kernel.source))
 
@@ -151,20 +174,32 @@ class _NumpyBound:
 
     def run(self) -> None:
         with np.errstate(all="ignore"):
-            for tag, instruction in enumerate(self.program.instructions, 1):
-                arrays = [self.arrays[n][o.evaluate(self.sizes) :] for n, o in instruction.arrays]
-                sizes = [s.evaluate(self.sizes) for s in instruction.sizes]
-                if instruction.extent is not None:
-                    sizes += [0, instruction.extent.evaluate(self.sizes)]
-                if instruction.kernel.startswith("check_index"):
-                    status = np.zeros(4, np.int64)
-                    LIBRARY[instruction.kernel](*arrays, status, *sizes, tag)
-                    if status[0]:
-                        raise index_fault(instruction, *map(int, status[1:4]))
-                elif instruction.fixed:
-                    LIBRARY[instruction.kernel](*arrays, *sizes)
-                else:
-                    self.functions[instruction.kernel](*arrays, *sizes)
+            self._run(self.program.instructions)
+
+    def _run(self, instructions: Iterable[Instruction | Loop]) -> None:
+        for instruction in instructions:
+            if isinstance(instruction, Loop):
+                for time in range(instruction.count.evaluate(self.sizes)):
+                    for number in instruction.views:
+                        self.arrays[number] = viewed(self.program, number, self.arrays, time, self.sizes)
+                    self._run(instruction.body)
+            else:
+                self._call(instruction)
+
+    def _call(self, instruction: Instruction) -> None:
+        arrays = [self.arrays[n][o.evaluate(self.sizes) :] for n, o in instruction.arrays]
+        sizes = [s.evaluate(self.sizes) for s in instruction.sizes]
+        if instruction.extent is not None:
+            sizes += [0, instruction.extent.evaluate(self.sizes)]
+        if instruction.kernel.startswith("check_index"):
+            status = np.zeros(4, np.int64)
+            LIBRARY[instruction.kernel](*arrays, status, *sizes, 1)
+            if status[0]:
+                raise index_fault(instruction, *map(int, status[1:4]))
+        elif instruction.fixed:
+            LIBRARY[instruction.kernel](*arrays, *sizes)
+        else:
+            self.functions[instruction.kernel](*arrays, *sizes)
 
 
 EXECUTORS: dict[str, Callable[..., Executor]] = {"cpu": CpuExecutor, "numpy": NumpyExecutor, "cuda": CudaExecutor}
