@@ -53,10 +53,6 @@ class Body:
         outputs = {str(k): node for k, node in enumerate(self.results)}
         return Graph(name, self.inputs, outputs, tables=SideTables() if tables is None else tables)
 
-    def over(self, graph: Graph) -> Body:
-        """The body whose results a rewritten graph of it has."""
-        return Body(self.carries, self.elements, self.given, tuple(graph.outputs.values()))
-
 
 def make_body(
     carries: Sequence[Node], elements: Sequence[Node], given: Sequence[Node], results: Iterable[Node], tables: SideTables

@@ -8,8 +8,8 @@ last carries, what the steps gave, stacked along a first axis, and the paths of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..graph import scalar as sc
 from ..graph.body import Body
 from ..graph.dtype import bool_, i64
 from ..graph.formula import Clause, Formula, Read, identity, var
+from ..graph.graph import Graph, SideTables
 from ..graph.node import Node, TensorType, TupleType, tuple_type
 from ..graph.scalar import Scalar
 from ..graph.size import Size, size
@@ -68,6 +69,16 @@ class Scan:
     def stacked(self, j: int) -> Node:
         """The j-th thing that each step gives, of all steps."""
         return item(self.node(), len(self.body.carries) + j)
+
+
+def with_body(node: Node, change: Callable[[Graph], Graph], tables: SideTables) -> Node:
+    """A scan whose step, as a graph, is changed into another that computes the same results."""
+    body: Body = node.attr("body")
+    graph = body.graph("step", tables)
+    changed = change(graph)
+    if changed.roots == graph.roots:
+        return node
+    return replace(Scan.of(node), body=replace(body, results=changed.roots)).node()
 
 
 def results_of(body: Body, length: Size, paths: Sequence[int]) -> TupleType:
