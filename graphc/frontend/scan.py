@@ -201,7 +201,7 @@ class _Loop:
         return node
 
 
-CHEAP = ("transpose", "reshape", "broadcast_to", "size", "arange")  # what a step does itself with what it captures
+CHEAP = ("transpose", "reshape", "broadcast_to", "slice", "size", "arange")  # what a step does itself with what it captures
 
 
 def captures(results: Sequence[Node], own: set[Node]) -> list[Node]:

@@ -329,10 +329,15 @@ class _Assembly:
         if variable in self.root_sources:
             return None
         makers = [g for g in self.touching.get(new, ()) if self._makes(g, new)]
-        if len(makers) != 1 or not isinstance(builder := self.groups[makers[0]], Builder):
-            return None  # a matrix product does not write over its operands
+        if len(makers) != 1:
+            return None
         (producer,) = makers
+        builder = self.groups[producer]
         if any(g > producer for g in self.touching.get(variable, ())):
+            return None
+        if isinstance(builder, Product):  # it does not write over its operands
+            return producer if variable not in (builder.a.array, builder.b.array) else None
+        if not isinstance(builder, Builder):
             return None
         if variable not in builder.arrays:
             return producer

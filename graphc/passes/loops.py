@@ -353,7 +353,7 @@ def _term(body: Body, k: int) -> tuple[str, Node] | None:
 def _begins(root: Node, kept: set[Node], body: Body) -> list[Node]:
     """The values of the steps, and carries, that a late computation begins with."""
     own = kept | set(body.carries)
-    found = [n for n in postorder([root], own) for n in n.operands if n in own] + ([root] if root in own else [])
+    found = [o for n in postorder([root], set(own)) for o in n.operands if o in own] + ([root] if root in own else [])
     return list(dict.fromkeys(v for v in found if v.op not in ("const", "size") and v not in body.given))
 
 
