@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any
 
 from ..errors import SourceLine, TraceError
@@ -44,10 +45,10 @@ def scan(
     try:
         return _Loop(trace, source, axis, reverse).run(step, init, xs, length, lengths)
     except _Broken:
-        return flatten(init)[0].build(iter(lambda: Tensor(None), 0)), Tensor(None)
+        return flatten(init)[0].build(repeat(Tensor(None))), Tensor(None)
     except TraceError as error:
         fail(error, source)
-        return flatten(init)[0].build(iter(lambda: Tensor(None), 0)), Tensor(None)
+        return flatten(init)[0].build(repeat(Tensor(None))), Tensor(None)
 
 
 class _Broken(Exception):

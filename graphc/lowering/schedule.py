@@ -446,6 +446,8 @@ class _Assembly:
         what = "a look-up" if check.node.op == "formula" else check.node.op
         place = f"for an axis of length {{limit}}, at position {{position}} of {name}"
         message = f"{what}: the index {{value}} is out of range {place}"
+        if check.node.op == "within":
+            message = "scan: the length {length} of sequence {position} is not between 1 and {limit}, the number of steps"
         line = where(check.node, self.graph).split()
         buffer, count = self._buffer(source), source.type.numel
         return CheckIndex(buffer, source.dtype, count, check.limit, message, line[0] if line else "")
