@@ -103,8 +103,14 @@ class Schedule:
         if isinstance(step, Multiply):
             return (step.c,)
         if isinstance(step, Repeat):
-            return tuple(b for inner in step.steps for b in self.writes(inner))
+            return tuple(dict.fromkeys(self.root(b) for inner in step.steps for b in self.writes(inner)))
         return (step.target,) if isinstance(step, Copy) else ()
+
+    def root(self, number: int) -> int:
+        """The buffer that a view lies in."""
+        while (view := self.buffers[number].view) is not None:
+            number = view.parent
+        return number
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..graph.size import Size, size
 from ..runtime.program import Buffer, Instruction, Program
@@ -45,7 +45,7 @@ def fused(program: Program, source: str, title: str, subtitle: str = "") -> Pict
             lines = (Line(buffer.name, "title"), Line(_shape(buffer), "small"), Line(_bytes(buffer), "small"))
             picture.boxes.append(Box(f"b{number}", buffer.kind, lines))
             maker[number] = f"b{number}"
-    for step, instruction in enumerate(program.instructions):
+    for step, instruction in enumerate(_calls(program)):
         box = _box(step, instruction, program, kernels)
         picture.boxes.append(box)
         written = _written(instruction, kernels)
@@ -74,6 +74,11 @@ def fused(program: Program, source: str, title: str, subtitle: str = "") -> Pict
     kinds = {b.kind for b in picture.boxes}
     picture.legend = [(k, t) for k, t in LEGEND if k in kinds]
     return picture
+
+
+def _calls(program: Program) -> list[Instruction]:
+    """Every instruction over whole arrays: a loop's once, and its rows as the arrays that they are rows of."""
+    return [replace(i, arrays=tuple((program.root(n), o) for n, o in i.arrays)) for i in program.calls]
 
 
 def read_kernels(source: str) -> dict[str, Kernel]:

@@ -33,7 +33,7 @@ from .index_form import IndexForms, NoIndexForm, Term, same, symbol_of, variable
 
 # operations whose attributes hold no sizes: they are proved with every size a symbol
 _GENERAL = ("sum", "max", "min", "einsum", "transpose", "take", "take_along", "concat")
-_NOT_DERIVED = (*LEAVES, "grad", "argmax", "arange")
+_NOT_DERIVED = (*LEAVES, "grad", "argmax", "arange", "item")
 ILL_FORMED = (ValueError, IndexError, KeyError, AssertionError)  # what evaluating a graph may raise that is none
 POINTS = 3  # random points of an exact check
 
