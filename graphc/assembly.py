@@ -15,11 +15,12 @@ from .errors import SourceLine
 from .graph.graph import Graph
 from .graph.size import Size, size
 from .lowering.cost import operations
+from .lowering.ir import loops
 from .lowering.schedule import Buffer as Scheduled
 from .lowering.schedule import CheckIndex, Copy, Launch, Multiply, Repeat, Schedule, Step
 from .runtime.cache import KernelSource
 from .runtime.kernels import canonical_of
-from .runtime.program import Buffer, Instruction, Loop, Program, SizeGuard, View
+from .runtime.program import Buffer, Instruction, Loop, Private, Program, SizeGuard, View
 
 
 @dataclass
@@ -140,9 +141,10 @@ def _instruction(step: Launch | Multiply | CheckIndex | Copy, book: KernelBook) 
     if isinstance(step, Launch):
         source = print_kernel(step.kernel)
         arrays = tuple((b, zero) for b in step.buffers)
-        return Instruction(
-            book.add(step.kernel.name, source), arrays, source.sizes, operations=operations(step.kernel.body)
-        )
+        extent = loops(step.kernel.body)[step.kernel.main].extent if step.kernel.main is not None else None
+        private = tuple(Private(array, reduce) for array, reduce in sorted(step.kernel.private.items()))
+        name, work = book.add(step.kernel.name, source), operations(step.kernel.body)
+        return Instruction(name, arrays, source.sizes, operations=work, extent=extent, private=private)
     if isinstance(step, CheckIndex):
         return Instruction(
             f"check_index_{step.dtype}",

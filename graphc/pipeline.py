@@ -9,10 +9,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sympy import Basic
 
 from .assembly import KernelBook, assemble, print_program
 from .derivatives.partials import partial as local_partial
@@ -26,6 +25,7 @@ from .graph.dtype import DType, f32, f64
 from .graph.graph import Graph
 from .graph.node import Node, TensorType, size_names
 from .graph.text import print_graph
+from .lowering.cpu import for_cpu
 from .lowering.schedule import Schedule, schedule
 from .ops.verify import verify
 from .passes.default import canonicalise, optimise, stabilise
@@ -34,10 +34,14 @@ from .runtime import artifact, variables
 from .runtime.cache import Progress
 from .runtime.cuda import ptx_of
 from .runtime.execute import EXECUTORS
+from .runtime.memory import Arena
 from .runtime.model import CompiledModel, Entry, Info
 from .runtime.program import Program
 from .runtime.signature import Declared, Signature, forward_kind
 from .runtime.variables import Parameters, States
+
+if TYPE_CHECKING:
+    from sympy import Basic
 
 STAGES = ("trace", "canonicalise", "stabilise", "differentiate", "optimise", "lower", "codegen")
 DTYPES: Mapping[str, DType] = {"float32": f32, "float64": f64}
@@ -170,7 +174,12 @@ def needs_of(graph: Graph, node: Node) -> frozenset[str]:
 
 # -- the stages ------------------------------------------------------------------------------------------------------
 def lower(
-    graph: Graph, *, check: bool = False, fired: Firings | None = None, stop_after: str | None = None
+    graph: Graph,
+    *,
+    check: bool = False,
+    fired: Firings | None = None,
+    stop_after: str | None = None,
+    target: str = "cpu",
 ) -> tuple[Graph, Schedule | None]:
     """Run the stages on a traced graph, up to `stop_after`. (the graph, its schedule if it came so far)"""
     graph = replace(graph, tables=graph.tables.copy())
@@ -188,7 +197,8 @@ def lower(
             verify(graph, stage=stage, expanded=stage in ("differentiate", "optimise"))
         if stage == stop_after:
             return graph, None
-    return graph, schedule(graph)
+    steps = schedule(graph)
+    return graph, steps if target == "cuda" else for_cpu(steps)
 
 
 def derive(graph: Graph) -> Graph:
@@ -205,7 +215,7 @@ def stage_text(module: Module, entry: str, kind: str, stage: str, target: str = 
     """What a program of an entry looks like after a stage, as text."""
     if stage not in STAGES:
         raise ModelError(f"there is no stage {stage!r}", how=f"one of {', '.join(STAGES)}")
-    graph, steps = lower(program_graph(module, entry, kind), check=True, stop_after=stage)
+    graph, steps = lower(program_graph(module, entry, kind), check=True, stop_after=stage, target=target)
     head = f"# {entry}, {kind} program, after the stage {stage!r}\n"
     if steps is None:
         return head + print_graph(graph)
@@ -232,7 +242,8 @@ class Compilation:
     def program(self, entry: str, kind: str) -> Program:
         """The program of a kind; see `program_graph`."""
         if (entry, kind) not in self.programs:
-            graph, steps = lower(program_graph(self.module, entry, kind), check=self.options.check, fired=self.fired)
+            graph = program_graph(self.module, entry, kind)
+            graph, steps = lower(graph, check=self.options.check, fired=self.fired, target=self.options.target)
             assert steps is not None
             for i, buffer in enumerate(steps.buffers):  # constants are shared by content
                 if buffer.kind == "const":
@@ -302,6 +313,7 @@ class Compilation:
         parameters = Parameters(arrays, {n: d.variable.trainable for n, d in params.items()})
         state_arrays = States({n: (d.variable.dtype, d.variable.shape) for n, d in states.items()}, initial)
         executor = EXECUTORS[self.options.target](self.book.kernels, self.options.progress)
+        arena = Arena()
         entries = {
             name: Entry(
                 name,
@@ -311,6 +323,7 @@ class Compilation:
                 self.constants,
                 parameters,
                 state_arrays,
+                arena,
             )
             for name in self.module.entries
         }

@@ -62,7 +62,10 @@ def console(stderr: bool = False) -> Console:
 
 
 class KernelProgress:
-    """A progress bar over the kernels being compiled, from the second on that it takes. Call it (done, total, name)."""
+    """A progress bar over the kernels being compiled, with the name of the last, from the second on that it takes.
+
+    Call it (done, total, name). Without a terminal it shows nothing.
+    """
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
@@ -87,12 +90,13 @@ class KernelProgress:
                 TextColumn("compiling kernels"),
                 BarColumn(),
                 MofNCompleteColumn(),
+                TextColumn("{task.fields[name]}", markup=False),
                 console=console(stderr=True),
                 transient=True,
             )
-            self._bar.add_task("kernels", total=total)
+            self._bar.add_task("kernels", total=total, name=name)
             self._bar.start()
-        self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+        self._bar.update(self._bar.task_ids[0], completed=done, total=total, name=name)
         if done == total:  # a terminal has one bar at a time, and another may follow
             self._bar.stop()
             self._bar = None
@@ -142,7 +146,7 @@ class TrainingProgress:
         if self._bar is None:
             self._kernels(done, total, name)
         else:
-            self._bar.update(self._bar.task_ids[0], text=f"compiling kernels {done}/{total}")
+            self._bar.update(self._bar.task_ids[0], text=f"compiling kernels {done}/{total}  {name}")
 
     def batch(self, epoch: int, done: int, total: int, loss: float) -> None:
         """Called after each batch; drawn at most ten times a second."""

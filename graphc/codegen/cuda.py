@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from ..graph.dtype import DType, bool_
 from ..graph.scalar import Scalar
 from ..graph.size import Size, product, size
-from ..lowering.ir import Array, Kernel, Loop, Note, Statement, Store
-from .cells import loads, walk
-from .launch import Fold, Grid, Launch, One, identity
+from ..lowering.ir import Array, Kernel, Note, Statement, Store, loads, neutral, walk
+from .launch import Fold, Grid, Launch, One
 from .launches import launches_of
 from .source import ATOM, REDUCE, Printer, Source
 
@@ -129,7 +128,7 @@ class _CudaPrinter(Printer):
         for fold in launch.folds:
             local, parts = self.local(fold.local), self.arrays[fold.parts]
             step = REDUCE[fold.reduce]
-            nothing = identity(fold.reduce, fold.dtype)
+            nothing = neutral(fold.reduce, fold.dtype)
             self.line(f"part = {self.number(nothing.value, nothing.dtype)}", 1)
             self.line(f"for block in range(cuda.threadIdx.x, blocks({self.size(fold.threads)}), BLOCK):", 1)
             self.line(f"part = {self.rounded(f'{step}(part, {parts}[block])', fold.dtype)}", 2)
@@ -144,10 +143,6 @@ class _CudaPrinter(Printer):
     def in_block(self, fold: Fold, register: str) -> str:
         """A register of all threads of a block put together."""
         return f"block_{fold.reduce}_{fold.dtype}({register})"
-
-    def loop_name(self, loop: Loop) -> str:
-        name = self.loops[loop.variable] = f"i{len(self.loops)}"
-        return name
 
     # -- words --------------------------------------------------------------------------------------------------
     def expression(self, e: Scalar, args: list[tuple[str, int]]) -> tuple[str, int]:

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from ..graph import scalar as sc
 from ..graph.dtype import DType
-from ..graph.scalar import Scalar
 from ..graph.size import Size, product
 from ..lowering.ir import Array, Loop, Statement
 
@@ -83,13 +79,3 @@ class Memory:
         self.made.append(length)
         self.arrays.append(Array(f"{name}_{len(self.made)}", dtype, True))
         return len(self.arrays) - 1
-
-
-def identity(reduce: str, dtype: DType) -> Scalar:
-    """What changes nothing in a reduction."""
-    if reduce in ("sum", "prod"):
-        return sc.const(int(reduce == "prod"), dtype)
-    if dtype.is_float:
-        return sc.const(float("-inf" if reduce == "max" else "inf"), dtype)
-    limits = np.iinfo(dtype.numpy)
-    return sc.const(int(limits.min if reduce == "max" else limits.max), dtype)

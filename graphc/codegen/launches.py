@@ -20,9 +20,24 @@ from ..graph.dtype import DType, i64
 from ..graph.formula import affine
 from ..graph.scalar import Scalar
 from ..graph.size import size
-from ..lowering.ir import Accumulate, Arg, Assign, Kernel, Load, Loop, Note, Position, Statement, Store
-from .cells import apart, independent, leaves, loads, walk
-from .launch import BLOCKS, Fold, Grid, Launch, Memory, One, identity
+from ..lowering.cells import apart, independent
+from ..lowering.ir import (
+    Accumulate,
+    Arg,
+    Assign,
+    Kernel,
+    Load,
+    Loop,
+    Note,
+    Position,
+    Statement,
+    Store,
+    leaves,
+    loads,
+    neutral,
+    walk,
+)
+from .launch import BLOCKS, Fold, Grid, Launch, Memory, One
 from .takeout import Cannot, take_out
 
 
@@ -147,7 +162,7 @@ class _Sorter:
                 else:
                     launch.first.append(self.constants[local])
             if isinstance(launch, Grid):
-                launch.first += [Assign(fold.local, identity(fold.reduce, fold.dtype)) for fold in launch.folds]
+                launch.first += [Assign(fold.local, neutral(fold.reduce, fold.dtype)) for fold in launch.folds]
             else:
                 last.update(dict.fromkeys({*folded, *_sets(launch.body)}, launch))
 

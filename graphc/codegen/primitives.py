@@ -14,6 +14,7 @@ free names are bound to: `jit_namespace()` binds Numba intrinsics, each a handfu
 | `isnan fabs floor` | as NumPy's |
 | `at(p, i)` | the pointer p moved by i elements |
 | `scratch address words_at call ccall` | for the fixed kernels of the runtime alone, not in NumPy |
+| `atomic_load atomic_store atomic_add atomic_swap pause` | the same: words that threads share, in one order for all |
 
 A literal that meets a float32 is written with its cast, `f32(2)`: compiled, a bare 2 or 2.0 widens the result to
 float64.
@@ -24,6 +25,7 @@ vectorising a sum changes no other arithmetic. No instruction assumes the absenc
 from __future__ import annotations
 
 import functools
+import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -71,7 +73,7 @@ def numpy_namespace() -> Namespace:
 @functools.cache
 def jit_namespace() -> Namespace:
     """The words as Numba intrinsics. Imports Numba."""
-    return {**_casts(), **_scalar_words(), **_reduction_words(), **_address_words()}
+    return {**_casts(), **_scalar_words(), **_reduction_words(), **_address_words(), **_shared_words()}
 
 
 def _casts() -> Namespace:
@@ -301,3 +303,51 @@ def _address_words() -> Namespace:
         return types.void(types.int64, types.StarArgTuple(arguments)), emit
 
     return {"at": at, "scratch": scratch, "address": address, "words_at": words_at, "call": call, "ccall": ccall}
+
+
+def _shared_words() -> Namespace:
+    from llvmlite import ir
+    from numba.core import types
+    from numba.core.extending import intrinsic
+
+    order = "seq_cst"
+
+    @intrinsic
+    def atomic_load(typingctx: Any, pointer: Any, index: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.load_atomic(builder.gep(args[0], [args[1]]), order, 8)
+
+        return types.int64(pointer, types.int64), emit
+
+    @intrinsic
+    def atomic_store(typingctx: Any, pointer: Any, index: Any, value: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            builder.store_atomic(args[2], builder.gep(args[0], [args[1]]), order, 8)
+            return context.get_dummy_value()
+
+        return types.void(pointer, types.int64, types.int64), emit
+
+    def exchange(operation: str) -> Any:
+        def word(typingctx: Any, pointer: Any, index: Any, value: Any) -> Any:
+            def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                return builder.atomic_rmw(operation, builder.gep(args[0], [args[1]]), args[2], order)
+
+            return types.int64(pointer, types.int64, types.int64), emit
+
+        return intrinsic(word)
+
+    @intrinsic
+    def pause(typingctx: Any) -> Any:
+        """A moment's rest for a processor that waits in a loop; nothing where it has no such instruction."""
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            if platform.machine().lower() in ("x86_64", "amd64"):
+                name = "llvm.x86.sse2.pause"
+                rest = builder.module.globals.get(name) or ir.Function(builder.module,
+                                                                       ir.FunctionType(ir.VoidType(), []), name)
+                builder.call(rest, [])
+            return context.get_dummy_value()
+
+        return types.void(), emit
+
+    return {"atomic_load": atomic_load, "atomic_store": atomic_store, "atomic_add": exchange("add"),
+            "atomic_swap": exchange("xchg"), "pause": pause}

@@ -1,6 +1,7 @@
 """Kernels as Python source: the text that Numba compiles, that plain Python runs, and that people read.
 
-A kernel's parameters are its arrays, flat, then its sizes. Kernels of the same structure have the same text but for
+A kernel's parameters are its arrays, flat, then its sizes; where it may run over a part of its main loop, then the
+beginning and the end of that part. Kernels of the same structure have the same text but for
 names and comments, so that the runtime compiles equal structures once.
 """
 
@@ -15,7 +16,7 @@ from ..graph.dtype import DType, bool_
 from ..graph.formula import Affine
 from ..graph.scalar import Scalar
 from ..graph.size import Size
-from ..lowering.ir import Accumulate, Arg, Assign, Kernel, Load, Loop, Note, Position, Statement, Store
+from ..lowering.ir import Accumulate, Arg, Assign, Kernel, Load, Loop, Note, Position, Statement, Store, loops
 
 _INFIX = {
     "add": ("+", 6),
@@ -37,7 +38,7 @@ VOCABULARY = frozenset(
     (
         *("f32", "f64", "i32", "i64", "bool_", "select", "fmax", "fmin", "radd", "rmul", "rmax", "rmin"),
         *("fma", "isnan", "fabs", "floor", "at", "exp", "exp2", "expm1", "log", "log2", "log1p", "tanh"),
-        *("erf", "sin", "cos", "pow", "sqrt", "sigmoid", "range", "kernel"),
+        *("erf", "sin", "cos", "pow", "sqrt", "sigmoid", "range", "kernel", "begin", "end"),
     )
 )
 REDUCE = {"sum": "radd", "prod": "rmul", "max": "rmax", "min": "rmin"}
@@ -60,6 +61,7 @@ def print_kernel(kernel: Kernel) -> Source:
     printer.block(kernel.body, 1)
     sizes = [printer.size_names[value] for value in printer.sizes]
     signature = tuple(f"{'bool' if a.dtype is bool_ else a.dtype.name}*" for a in kernel.arrays) + ("i64",) * len(sizes)
+    ends = ["begin", "end"] if kernel.main is not None else []
     doc = [
         f'    """{kernel.notes[0] if len(kernel.notes) == 1 else f"{len(kernel.notes)} statements over shared loops."}',
         "",
@@ -68,14 +70,16 @@ def print_kernel(kernel: Kernel) -> Source:
         doc.append(f"    {name}: {array.dtype}{', written' if array.written else ''}")
     shown = [f"{name} = {value}" for name, value in zip(sizes, printer.sizes, strict=True) if name != str(value)]
     doc += [f"    {', '.join(shown)}"] if shown else []
+    if kernel.main is not None:
+        doc.append(f"    begin, end: the part to do of range({loops(kernel.body)[kernel.main].extent})")
     doc.append('    """')
     text = (
         "\n".join(
-            [f"def {kernel.name}({', '.join([*printer.arrays, *sizes])}):", *doc, *(printer.lines or ["    pass"])]
+            [f"def {kernel.name}({', '.join([*printer.arrays, *sizes, *ends])}):", *doc, *(printer.lines or ["    pass"])]
         )
         + "\n"
     )
-    return Source(text, signature, tuple(printer.sizes))
+    return Source(text, signature + ("i64",) * len(ends), tuple(printer.sizes))
 
 
 def free_name(name: str, taken: set[str]) -> str:
@@ -119,8 +123,7 @@ class Printer:
     def statement(self, item: Statement, depth: int) -> None:
         if isinstance(item, Loop):
             self.block(item.before, depth)
-            name = self.loops[item.variable] = f"i{len(self.loops)}"
-            self.line(f"for {name} in range({self.size(item.extent)}):", depth)
+            self.line(f"for {self.loop_name(item)} in range({self.range(item)}):", depth)
             before = len(self.lines)
             self.block(item.body, depth + 1)
             if all(line.lstrip().startswith("#") for line in self.lines[before:]):
@@ -148,6 +151,16 @@ class Printer:
             )
         else:
             self.first_maximum(item, depth)
+
+    def loop_name(self, loop: Loop) -> str:
+        """A name for the variable of a loop."""
+        name = self.loops[loop.variable] = f"i{len(self.loops)}"
+        return name
+
+    def range(self, loop: Loop) -> str:
+        """The arguments of `range` for a loop."""
+        begin, end = ("begin", "end") if loop.variable == self.kernel.main else ("0", self.size(loop.extent))
+        return end if begin == "0" else f"{begin}, {end}"
 
     def first_maximum(self, item: Arg, depth: int) -> None:
         """NumPy's rule: the first of equals, and the first NaN before everything."""

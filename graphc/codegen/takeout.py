@@ -14,8 +14,8 @@ from ..graph import scalar as sc
 from ..graph.formula import Affine, affine
 from ..graph.scalar import Scalar
 from ..graph.size import Size, product, size
-from ..lowering.ir import Accumulate, Arg, Assign, Load, Loop, Note, Position, Statement, Store
-from .cells import apart, walk, written
+from ..lowering.cells import apart
+from ..lowering.ir import Accumulate, Arg, Assign, Load, Loop, Note, Position, Statement, Store, walk, written
 from .launch import Grid, Launch, Memory, One
 
 

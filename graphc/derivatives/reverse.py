@@ -27,7 +27,7 @@ def gradients(y: Node, wrt: Iterable[Node], tables: SideTables | None = None) ->
 
     tables: the new nodes get the origins of the nodes whose derivative they are.
     """
-    targets = list(wrt)
+    targets = dict.fromkeys(wrt)  # in their order, and quick to look into
     found = cotangents_of({y: build.const(1, y.dtype)}, targets, tables)
     return {x: found[x] if x in found else build.full(0, x.shape, x.dtype) for x in targets}
 
@@ -36,7 +36,7 @@ def cotangents_of(
     seeds: Mapping[Node, Node], wrt: Iterable[Node], tables: SideTables | None = None
 ) -> dict[Node, Node]:
     """Σ over the seeds of seed · ∂root/∂x for each x that a root depends on, as nodes. seeds: root → its cotangent."""
-    targets = set(wrt)
+    targets = dict.fromkeys(wrt)
     order = postorder(seeds)
     known = set(order) | set(postorder(seeds.values()))
     needed = dependents(seeds, targets)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 
 from .scalar import Scalar, rebuild
 from .size import Size, SizeLike, size
@@ -25,14 +26,14 @@ class Affine:
     constant: Size
     terms: tuple[tuple[int, Size], ...]
 
-    @property
+    @cached_property
     def variable(self) -> int | None:
         """The loop variable, if the form is just that variable."""
         if len(self.terms) == 1 and self.constant == 0 and self.terms[0][1] == 1:
             return self.terms[0][0]
         return None
 
-    @property
+    @cached_property
     def axes(self) -> tuple[int, ...]:
         return tuple(axis for axis, _ in self.terms)
 
@@ -41,6 +42,8 @@ class Affine:
 
     def substitute(self, values: Sequence[Affine] | Mapping[int, Affine]) -> Affine:
         """p_axis replaced by values[axis]."""
+        if self.variable is not None:
+            return values[self.variable]
         total = affine(self.constant)
         for axis, coefficient in self.terms:
             total = total + values[axis] * coefficient
@@ -64,10 +67,11 @@ class Affine:
 
 
 def affine(constant: SizeLike, terms: Mapping[int, SizeLike] | None = None) -> Affine:
-    kept = {a: size(c) for a, c in (terms or {}).items() if size(c) != 0}
-    return Affine(size(constant), tuple(sorted(kept.items())))
+    kept = [(a, size(c)) for a, c in (terms or {}).items() if c != 0]
+    return Affine(size(constant), tuple(sorted(kept, key=lambda t: t[0])))
 
 
+@cache
 def var(axis: int) -> Affine:
     return affine(0, {axis: 1})
 

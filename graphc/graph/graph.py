@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-
-import networkx as nx
+from typing import TYPE_CHECKING
 
 from ..errors import SourceLine
 from .dtype import DType
 from .node import Node, postorder
 from .size import Size
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class Graph:
     @cached_property
     def nx(self) -> nx.MultiDiGraph:
         """The graph as networkx sees it: an edge per operand, keyed by its position (a*a has two)."""
+        import networkx as nx  # compiling walks the nodes themselves: loading networkx takes as long as compiling
+
         graph = nx.MultiDiGraph(name=self.name)
         for node in self.nodes:
             graph.add_node(node, op=node.op, type=str(node.type))
@@ -112,7 +116,7 @@ class Graph:
 
     def sources(self, node: Node) -> set[Node]:
         """The node and everything that it is computed from."""
-        return {node, *nx.ancestors(self.nx, node)}
+        return set(postorder([node]))
 
     def sizes(self) -> list[str]:
         """The dimension names of the inputs, in the order of their appearance."""

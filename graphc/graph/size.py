@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, lru_cache, reduce
 from typing import Union
 
 from ..errors import GraphError
@@ -37,7 +37,7 @@ class Size:
     terms: tuple[tuple[Monomial, int], ...]
 
     # -- what it is ---------------------------------------------------------------------------------------------
-    @property
+    @cached_property
     def constant(self) -> int | None:
         """The number, if this size is one."""
         if not self.terms:
@@ -89,17 +89,29 @@ class Size:
     def __add__(self, other: SizeLike) -> Size:
         if not isinstance(other, (Size, int)):
             return NotImplemented
+        other = size(other)
+        if not other.terms:
+            return self
+        a, b = self.constant, other.constant
+        if a is not None and b is not None:
+            return size(a + b)
         terms = dict(self.terms)
-        for monomial, coefficient in size(other).terms:
+        for monomial, coefficient in other.terms:
             terms[monomial] = terms.get(monomial, 0) + coefficient
         return _normal(terms)
 
     def __mul__(self, other: SizeLike) -> Size:
         if not isinstance(other, (Size, int)):
             return NotImplemented
+        other = size(other)
+        a, b = self.constant, other.constant
+        if a is not None and b is not None:
+            return size(a * b)
+        if a == 1 or b == 1:
+            return other if a == 1 else self
         terms: dict[Monomial, int] = {}
         for m1, c1 in self.terms:
-            for m2, c2 in size(other).terms:
+            for m2, c2 in other.terms:
                 product = _multiply(m1, m2)
                 terms[product] = terms.get(product, 0) + c1 * c2
         return _normal(terms)
@@ -129,7 +141,8 @@ class Size:
     def __sub__(self, other: SizeLike) -> Size:
         if not isinstance(other, (Size, int)):
             return NotImplemented
-        return self + -size(other)
+        other = size(other)
+        return size(0) if self.terms == other.terms else self + -other
 
     def __rsub__(self, other: int) -> Size:
         return size(other) - self
@@ -142,9 +155,13 @@ class Size:
     def __eq__(self, other: object) -> bool:
         if isinstance(other, int):
             return self.constant == other
-        return isinstance(other, Size) and self.terms == other.terms
+        return self is other or (isinstance(other, Size) and self.terms == other.terms)
 
     def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
         constant = self.constant
         return hash(self.terms) if constant is None else hash(constant)
 
@@ -160,18 +177,31 @@ class Size:
         return self.constant != 0
 
     def __str__(self) -> str:
-        return _print(self)
+        return self._text
 
     __repr__ = __str__
+
+    @cached_property
+    def _text(self) -> str:
+        return _print(self)
 
 
 def size(value: SizeLike | str) -> Size:
     """A size from a number, a dimension's name, or a size."""
     if isinstance(value, Size):
         return value
-    if isinstance(value, str):
-        return Size((((((value, 1),)), 1),))
-    return Size((((), int(value)),)) if int(value) else Size(())
+    return _name(value) if isinstance(value, str) else _number(int(value))
+
+
+# A deep model says the same few sizes again and again: one object of each keeps its text and its hash.
+@lru_cache(maxsize=4096)
+def _name(value: str) -> Size:
+    return Size((((((value, 1),)), 1),))
+
+
+@lru_cache(maxsize=4096)
+def _number(value: int) -> Size:
+    return Size((((), value),)) if value else Size(())
 
 
 def product(sizes: Iterable[SizeLike]) -> Size:
@@ -181,8 +211,7 @@ def product(sizes: Iterable[SizeLike]) -> Size:
 
 def equal(a: SizeLike, b: SizeLike) -> bool | None:
     """Are two sizes equal? True and False hold for all dimensions; None: it depends on their values."""
-    difference = size(a) - size(b)
-    constant = difference.constant
+    constant = (size(a) - size(b)).constant
     if constant is not None:
         return constant == 0
     return None
@@ -195,7 +224,8 @@ def _order(monomial: Monomial) -> tuple[int, str]:
 
 
 def _normal(terms: Mapping[Monomial, int]) -> Size:
-    return Size(tuple(sorted(((m, c) for m, c in terms.items() if c), key=lambda t: _order(t[0]))))
+    kept = [(m, c) for m, c in terms.items() if c]
+    return Size(tuple(sorted(kept, key=lambda t: _order(t[0])) if len(kept) > 1 else kept))
 
 
 def _multiply(a: Monomial, b: Monomial) -> Monomial:

@@ -440,6 +440,11 @@ def _read_affine(reader: _Reader) -> Affine:
             return total
 
 
+def parse_scalar(text: str) -> Scalar:
+    """The scalar expression that `graphc.graph.scalar.to_text` printed."""
+    return _read_scalar(_Reader(text, 1))
+
+
 def _read_scalar(reader: _Reader) -> Scalar:
     token = reader.peek()
     if re.fullmatch(r"-|-?\d.*|-?inf|-?nan|True|False", token):

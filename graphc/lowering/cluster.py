@@ -8,7 +8,7 @@ inside, and an elementwise chain becomes one loop.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,11 +18,13 @@ from ..graph.formula import Affine, affine, var
 from ..graph.node import Node
 from ..graph.scalar import Scalar
 from ..graph.size import Size, size
-from .ir import Accumulate, Arg, Array, Assign, Kernel, Load, Loop, Note, Position, Store
+from .cost import CHEAP, price
+from .ir import Accumulate, Arg, Assign, Load, Loop, Note, Position, Store
 from .ir import Statement as Item
+from .order import accumulates_in_memory, kept_axes, loop_order
 from .primitive import primitive
 from .products import strides_of
-from .statements import Access, Statement
+from .statements import Access, Statement, moved
 
 MOST_ARRAYS = 24  # array parameters of one kernel
 MOST_WORDS = 56  # of all its parameters, with a margin for products of sizes; the driver passes at most 64
@@ -38,6 +40,7 @@ class Placed:
     finished: int  # how many of them its value outlives: inside these it is complete
     local: str | None  # its name in a register, visible inside its innermost kept loop
     closed: bool = False  # a scatter: complete only when the kernel is
+    price: int = 0  # what it costs to compute an element of it again; see `cost`
     behind: tuple[Loop, ...] = ()  # open loops that it stands behind: what they still take up cannot read it
 
 
@@ -46,6 +49,7 @@ class Builder:
     """A kernel under construction."""
 
     number: int
+    stored: frozenset[Node] = frozenset()  # what has an array in any case
     arrays: dict[Node, int] = field(default_factory=dict)
     written: set[Node] = field(default_factory=set)
     roots: list[Item] = field(default_factory=list)
@@ -56,6 +60,7 @@ class Builder:
     loops: int = 0
     locals: int = 0
     needs_memory: set[Node] = field(default_factory=set)  # read in this kernel where the register is gone
+    small: bool = True  # are all its loops so short that none is worth dividing?
 
     # -- can a statement join? ----------------------------------------------------------------------------------
     def depth(self, statement: Statement) -> int:
@@ -63,7 +68,7 @@ class Builder:
         order = loop_order(statement)
         alike = [loop.extent == statement.box[axis] for loop, axis in zip(self.spine, order, strict=False)]
         deepest = alike.index(False) if False in alike else len(alike)
-        if not statement.plain:
+        if not statement.plain and not statement.part:
             deepest = 0
         for access in statement.accesses:
             producer = self.placed.get(access.array)
@@ -108,7 +113,7 @@ class Builder:
         else:
             del self.spine[shared:]
         extents = [statement.box[a] for a in order]
-        if statement.init is not None and (not statement.plain or _accumulates_in_memory(statement, order)):
+        if statement.init is not None and (not statement.plain or accumulates_in_memory(statement, order)):
             self._initialise(statement, order, shared)
         for extent in extents[len(self.spine) :] if not behind else ():
             loop = Loop(self.loops, extent)
@@ -119,13 +124,15 @@ class Builder:
         self._block(len(order)).append(Note(note))
         self.notes.append(note)
         self._compute(statement, order, where)
-        self.placed[statement.node].behind = behind
+        placed = self.placed[statement.node]
+        placed.behind = behind
+        placed.price = price(statement.body, lambda e: self._read_price(e.value, order))
 
     def _block(self, depth: int) -> list[Item]:
         return self.spine[depth - 1].body if depth else self.roots
 
     def _compute(self, statement: Statement, order: list[int], where: dict[int, Affine]) -> None:
-        node, kept = statement.node, _kept(statement)
+        node, kept = statement.node, kept_axes(statement)
         body = self._localised(statement.body, where)
         inner = self._block(len(order))
         loops, axes = tuple(self.spine[: len(order)]), tuple(order)
@@ -138,7 +145,7 @@ class Builder:
             inner.append(Assign(local, body))
             inner.append(self._store(statement, where, Scalar("local", (), node.dtype, local)))
             self.placed[node] = Placed(statement, loops, axes, len(order), local)
-        elif _accumulates_in_memory(statement, order):
+        elif accumulates_in_memory(statement, order):
             inner.append(self._store(statement, where, body, statement.reduce))
             self.placed[node] = Placed(statement, loops, axes, reduced[0], None)
         else:
@@ -158,7 +165,7 @@ class Builder:
             best = self._name()
             before += [Assign(best, _lowest(body.dtype)), Assign(local, sc.const(0, node.dtype))]
             position, stride = affine(0), size(1)
-            for axis in reversed([a for a in order if a not in _kept(statement)]):
+            for axis in reversed([a for a in order if a not in kept_axes(statement)]):
                 position = position + where[axis] * stride
                 stride = stride * statement.box[axis]
             inner.append(Arg(best, local, body, position))
@@ -173,7 +180,7 @@ class Builder:
         """Fill the cells that a statement accumulates into, before the first loop that revisits them."""
         node = statement.node
         assert statement.init is not None
-        kept = _kept(statement)
+        kept = kept_axes(statement)
         if statement.plain:
             first = min(i for i, a in enumerate(order) if a not in kept)
             outer = {a: var(self.spine[i].variable) for i, a in enumerate(order[:first])} if first <= shared else None
@@ -241,6 +248,8 @@ class Builder:
         producer = self.placed.get(access.array)
         if producer is not None and producer.local is not None and self._in_register(producer, access, where):
             return Scalar("local", (), e.dtype, producer.local)
+        if producer is not None and self._is_cheap(producer, access):
+            return self._again(producer, access, lookups, where)
         position, looked_up = affine(0), []
         for index, stride in zip(access.map, strides_of(access.view), strict=True):
             if index is None:
@@ -250,6 +259,32 @@ class Builder:
         if producer is not None:
             self.needs_memory.add(access.array)
         return Scalar("load", lookups, e.dtype, Load(self.array(access.array), Position(position, tuple(looked_up))))
+
+    def _is_cheap(self, producer: Placed, access: Access) -> bool:
+        """Is it cheaper to compute a value again than to store it and read it?"""
+        statement = producer.statement
+        again = statement.reduce == "assign" and statement.plain and access.view == statement.node.shape
+        return again and producer.price <= CHEAP and access.array not in self.stored
+
+    def _read_price(self, access: Access, order: list[int]) -> int:
+        """What reading an element costs in a loop nest: nothing where the innermost loop reads the same one."""
+        if order and all(i is not None and order[-1] not in i.axes for i in access.map):
+            return 0
+        producer = self.placed.get(access.array)
+        return producer.price if producer is not None and self._is_cheap(producer, access) else 1
+
+    def _again(
+        self, producer: Placed, access: Access, lookups: tuple[Scalar, ...], where: dict[int, Affine]
+    ) -> Scalar:
+        """The value of a producer at an element, computed from what the producer read."""
+        looked_up = iter(lookups)
+        values: dict[int, Affine | Scalar] = {}
+        for written, read in zip(producer.statement.write, access.map, strict=True):
+            value = next(looked_up) if read is None else read.substitute(where)
+            if isinstance(written, Affine) and written.variable is not None:
+                values[written.variable] = value
+        here = {loop: var(loop) for loop in range(self.loops)}
+        return self._localised(moved(producer.statement.body, values), here)
 
     def _in_register(self, producer: Placed, access: Access, where: dict[int, Affine]) -> bool:
         """Is the very element that the producer just computed the one that is read?"""
@@ -273,187 +308,6 @@ def _sizes_of(statement: Statement) -> set[Size]:
     return {s for s in sizes if s.constant not in (0, 1)}
 
 
-def _kept(statement: Statement) -> set[int]:
-    """The axes that the result keeps."""
-    return {a for i in statement.write if isinstance(i, Affine) for a in i.axes}
-
-
-def loop_order(statement: Statement) -> list[int]:
-    """The axes of the box from the outermost loop to the innermost.
-
-    Written axes come first and reduced ones last, so that a reduction runs in a register; but where memory is
-    contiguous along a written axis, that axis goes innermost and the sums stay in memory (a sum over rows).
-    """
-    kept = _kept(statement)
-    rank = len(statement.box)
-    written = [a for a in range(rank) if a in kept]
-    reduced = [a for a in range(rank) if a not in kept]
-    if not statement.plain:
-        return list(range(rank))  # a scatter runs through what it reads
-    if not reduced or not written or statement.reduce == "argmax":
-        return written + reduced
-    widest, axis = 0, None
-    for access in statement.accesses:
-        strides = strides_of(access.view)
-        unit = [i.variable for i, s in zip(access.map, strides, strict=True) if i is not None and s == 1]
-        count = sum(i is not None and bool(i.axes) for i in access.map)
-        if unit and unit[0] is not None and count > widest:
-            widest, axis = count, unit[0]
-    if axis is None or axis not in kept:
-        return written + reduced
-    return [a for a in written if a != axis] + reduced + [axis]
-
-
-def _accumulates_in_memory(statement: Statement, order: list[int]) -> bool:
-    kept = _kept(statement)
-    flags = [a in kept for a in order]
-    return statement.plain and False in flags and flags != sorted(flags, reverse=True)
-
-
 def _lowest(dtype: DType) -> Scalar:
     """What every value of a type beats or equals."""
     return sc.const(float("-inf") if dtype.is_float else np.iinfo(dtype.numpy).min, dtype)
-
-
-def finish(builder: Builder, name: str, names: dict[Node, str], needed: set[Node], same: dict[Node, Node]) -> Kernel:
-    """The kernel as IR.
-
-    needed: values that other kernels or the caller read; stores of others that stayed in registers are dropped.
-    same: arrays that share memory with another, to be passed as one parameter (an update in place).
-    """
-    dropped = {builder.arrays[n] for n in builder.written if n not in needed and n not in builder.needs_memory}
-    kept = [n for n, i in builder.arrays.items() if i not in dropped]
-    order = list(dict.fromkeys(same.get(n, n) for n in kept))
-    number = {builder.arrays[n]: order.index(same.get(n, n)) for n in kept}
-    body = _renumbered(builder.roots, number)
-    written = {same.get(n, n) for n in builder.written}
-    arrays = [Array(names[node], node.dtype, node in written) for node in order]
-    return Kernel(name, order, arrays, collapse(body), builder.notes)
-
-
-def _renumbered(items: list[Item], number: dict[int, int]) -> list[Item]:
-    """The statements with arrays renumbered, and without stores to those that have no number."""
-
-    def expression(e: Scalar) -> Scalar:
-        def visit(x: Scalar, args: tuple[Scalar, ...]) -> Scalar:
-            if x.op == "load":
-                return Scalar("load", args, x.dtype, Load(number[x.value.array], x.value.position))
-            return Scalar(x.op, args, x.dtype, x.value)
-
-        return sc.fold(e, visit)
-
-    result: list[Item] = []
-    for item in items:
-        if isinstance(item, Loop):
-            result.append(
-                Loop(
-                    item.variable,
-                    item.extent,
-                    _renumbered(item.before, number),
-                    _renumbered(item.body, number),
-                    _renumbered(item.after, number),
-                )
-            )
-        elif isinstance(item, Store):
-            if item.array in number:
-                result.append(
-                    Store(
-                        number[item.array],
-                        item.position,
-                        expression(item.expression),
-                        item.reduce,
-                        tuple(map(expression, item.lookups)),
-                    )
-                )
-        elif isinstance(item, (Assign, Accumulate, Arg)):
-            result.append(replace(item, expression=expression(item.expression)))
-        else:
-            result.append(item)
-    return result
-
-
-def collapse(items: list[Item]) -> list[Item]:
-    """Two loops that run through memory without a gap become one."""
-    result: list[Item] = []
-    for item in items:
-        if isinstance(item, Loop):
-            item = Loop(item.variable, item.extent, collapse(item.before), collapse(item.body), collapse(item.after))
-            inner = [x for x in item.body if isinstance(x, Loop)]
-            alone = len(inner) == 1 and all(isinstance(x, (Loop, Note)) for x in item.body)
-            if (
-                alone
-                and not inner[0].before
-                and not inner[0].after
-                and _contiguous(inner[0].body, item.variable, inner[0])
-            ):
-                notes = [x for x in item.body if isinstance(x, Note)]
-                item = Loop(
-                    inner[0].variable,
-                    item.extent * inner[0].extent,
-                    item.before,
-                    [*notes, *_without(inner[0].body, item.variable)],
-                    item.after,
-                )
-        result.append(item)
-    return result
-
-
-def _forms(items: list[Item]) -> list[Affine]:
-    """Every affine form of loop variables in statements."""
-    found: list[Affine] = []
-
-    def visit(e: Scalar, _: tuple[None, ...]) -> None:
-        if e.op == "load":
-            found.append(e.value.position.affine)
-        elif e.op == "index":
-            found.append(e.value)
-
-    for item in items:
-        if isinstance(item, Loop):
-            found += _forms(item.before) + _forms(item.body) + _forms(item.after)
-        elif not isinstance(item, Note):
-            sc.fold(item.expression, visit)
-            if isinstance(item, Store):
-                found.append(item.position.affine)
-                for lookup in item.lookups:
-                    sc.fold(lookup, visit)
-            if isinstance(item, Arg):
-                found.append(item.position)
-    return found
-
-
-def _contiguous(items: list[Item], outer: int, inner: Loop) -> bool:
-    return all(f.coefficient(outer) == f.coefficient(inner.variable) * inner.extent for f in _forms(items))
-
-
-def _without(items: list[Item], outer: int) -> list[Item]:
-    """The statements with a loop variable left out of every position."""
-
-    def form(f: Affine) -> Affine:
-        return Affine(f.constant, tuple(t for t in f.terms if t[0] != outer))
-
-    def position(p: Position) -> Position:
-        return Position(form(p.affine), p.strides)
-
-    def visit(e: Scalar, args: tuple[Scalar, ...]) -> Scalar:
-        if e.op == "load":
-            return Scalar("load", args, e.dtype, Load(e.value.array, position(e.value.position)))
-        return Scalar("index", (), e.dtype, form(e.value)) if e.op == "index" else Scalar(e.op, args, e.dtype, e.value)
-
-    def changed(item: Item) -> Item:
-        if isinstance(item, Loop):
-            return Loop(
-                item.variable,
-                item.extent,
-                [changed(x) for x in item.before],
-                [changed(x) for x in item.body],
-                [changed(x) for x in item.after],
-            )
-        if isinstance(item, Note):
-            return item
-        new = replace(item, expression=sc.fold(item.expression, visit))
-        if isinstance(new, Store):
-            new = replace(new, position=position(new.position), lookups=tuple(sc.fold(e, visit) for e in new.lookups))
-        return replace(new, position=form(new.position)) if isinstance(new, Arg) else new
-
-    return [changed(item) for item in items]

@@ -10,15 +10,16 @@ from ..graph.graph import Graph
 from ..graph.node import Node, TensorType
 from ..graph.size import Size, size
 from ..ops.scan import Scan, item
-from . import cluster
 from .cluster import Builder
 from .contractions import canonical_contractions
 from .describe import describe, readable_names, where
-from .ir import Kernel, Loop, Note, Store
+from .finish import finish
+from .grouping import Group, Repetition, grouped
+from .ir import Kernel, Loop, Store, loads
 from .ir import Statement as Item
 from .loops import View, rows_of, step_graph, with_paths
-from .products import Product, as_product
-from .statements import Check, Statement, Statements
+from .products import Product
+from .statements import Check, Statements
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,22 @@ class Schedule:
     steps: list[Step]
     names: dict[Node, str] = field(default_factory=dict)
 
-    def writes(self, step: Step) -> tuple[int, ...]:
-        """The buffers that a step writes."""
+    def touches(self, step: Step) -> tuple[int, ...]:
+        """The buffers that a step reads or writes."""
         if isinstance(step, Launch):
-            return tuple(b for b, a in zip(step.buffers, step.kernel.arrays, strict=True) if a.written)
+            return step.buffers
+        if isinstance(step, Multiply):
+            return step.a, step.b, step.c
+        if isinstance(step, Repeat):
+            return tuple(dict.fromkeys(b for inner in step.steps for b in self.touches(inner)))
+        return (step.source, step.target) if isinstance(step, Copy) else (step.buffer,)
+
+    def writes(self, step: Step) -> tuple[int, ...]:
+        """The buffers that a step writes for others to read."""
+        if isinstance(step, Launch):
+            scratch = {i for i, reduce in step.kernel.private.items() if reduce == "scratch"}
+            arrays = enumerate(zip(step.buffers, step.kernel.arrays, strict=True))
+            return tuple(b for i, (b, a) in arrays if a.written and i not in scratch)
         if isinstance(step, Multiply):
             return (step.c,)
         if isinstance(step, Repeat):
@@ -112,17 +125,6 @@ class Schedule:
             number = view.parent
         return number
 
-
-@dataclass(frozen=True)
-class Repetition:
-    """A loop, to be scheduled by itself."""
-
-    node: Node
-
-
-Group = Builder | Product | Check | Repetition
-
-
 def schedule(graph: Graph) -> Schedule:
     """Lower an optimised graph."""
     graph = with_paths(_with_copies(graph))
@@ -131,7 +133,7 @@ def schedule(graph: Graph) -> Schedule:
     for node in forced:
         statements.stored[statements.source(node)] = True
     names = readable_names(graph)
-    groups = _group(graph, statements, names)
+    groups = grouped(graph, statements, names)
     return _Assembly(graph, statements, names, groups).schedule()
 
 
@@ -153,94 +155,6 @@ def _with_copies(graph: Graph) -> Graph:
         outputs={k: computed(v) for k, v in graph.outputs.items()},
         updates={k: computed(v) for k, v in graph.updates.items()},
     )
-
-
-# -- grouping --------------------------------------------------------------------------------------------------------
-def _group(graph: Graph, statements: Statements, names: dict[Node, str]) -> list[Group]:
-    """Kernels, products and checks in an order that respects what each reads."""
-    groups: list[Group] = []
-    made: dict[Node, int] = {}  # node → the group that computes it
-    touched: dict[Node, dict[int, None]] = {}  # array → the groups that read or write it
-    checked: dict[tuple[Node, Size], int] = {}
-    check_of: dict[Node, int] = {}  # node with look-ups → its check
-    for node in graph.nodes:  # what the caller passed is checked before anything runs
-        for check in statements.checks(node):
-            source = statements.source(check.indices)
-            if source.op in ("input", "const") and (source, check.limit) not in checked:
-                checked[source, check.limit] = len(groups)
-                groups.append(check)
-    for node in graph.nodes:
-        for check in statements.checks(node):
-            source = statements.source(check.indices)
-            key = (source, check.limit)
-            if key not in checked:
-                checked[key] = len(groups)
-                groups.append(check)
-            check_of[node] = max(check_of.get(node, 0), checked[key])
-        # a look-up inside a value that is computed where it is read is checked before the reader
-        for operand in node.operands:
-            if operand in check_of and (not statements.is_stored(operand)):
-                check_of[node] = max(check_of.get(node, 0), check_of[operand])
-        if node.op == "scan":
-            made[node] = len(groups)
-            groups.append(Repetition(node))
-            continue
-        if node.op == "item":
-            made[node] = made[node.operands[0]]
-            continue
-        earliest = check_of[node] + 1 if node in check_of else 0
-        if not statements.is_stored(node) or node.op in ("input", "param", "state", "const"):
-            continue
-        found = statements.of(node)
-        product = as_product(found[0]) if len(found) == 1 else None
-        for access in (a for s in found for a in s.accesses):
-            if access.array in made:
-                earliest = max(earliest, made[access.array])
-        if product is not None:
-            made[node] = len(groups)
-            groups.append(product)
-            continue
-        near = {g for a in found[0].accesses for g in touched.get(a.array, ()) if g >= earliest}
-        place = _place(found, groups, sorted(near))
-        if place is None:
-            place = len(groups)
-            groups.append(Builder(place))
-        for k, statement in enumerate(found):
-            builder = groups[place]
-            assert isinstance(builder, Builder)
-            if k and not builder.has_room(statement):  # a concatenation of many parts takes several kernels
-                place = len(groups)
-                builder = Builder(place)
-                groups.append(builder)
-            builder.add(replace(statement, init=None) if k else statement, describe(statement, names, graph))
-        made[node] = place
-        for array in [node, *(a.array for s in found for a in s.accesses)]:
-            touched.setdefault(array, {})[place] = None
-    return groups
-
-
-def _place(found: list[Statement], groups: list[Group], near: list[int]) -> int | None:
-    """The group that a node's statements should join, of those that touch what it reads; None for one of their own."""
-    if len(found) != 1 or not found[0].plain:
-        return None
-    (statement,) = found
-    arrays = {a.array for a in statement.accesses}
-    depth_wanted = len(cluster.loop_order(statement))
-    best: tuple[int, int, int] | None = None
-    for index in near:
-        builder = groups[index]
-        if not isinstance(builder, Builder) or not builder.has_room(statement):
-            continue
-        depth = builder.depth(statement)
-        if depth < 0:
-            continue
-        producer = bool(arrays & builder.placed.keys())
-        shares = producer or bool(arrays & builder.arrays.keys())
-        worth = depth == depth_wanted if not producer else depth > 0 or depth_wanted == 0
-        if shares and worth:
-            key = (int(producer), depth, index)
-            best = key if best is None or key > best else best
-    return None if best is None else best[2]
 
 
 # -- assembling ------------------------------------------------------------------------------------------------------
@@ -369,7 +283,7 @@ class _Assembly:
         base = "_".join(dict.fromkeys(n.op if n.op != "formula" else "adjoint" for n in computed[-3:]))
         kernels[base] = kernels.get(base, 0) + 1
         name = base if kernels[base] == 1 else f"{base}_{kernels[base]}"
-        kernel = cluster.finish(builder, name, self.names, needed, self.same.get(index, {}))
+        kernel = finish(builder, name, self.names, needed, self.same.get(index, {}))
         return Launch(kernel, tuple(self._buffer(n) for n in kernel.nodes))
 
     def _repeat(self, node: Node) -> list[Step]:
@@ -485,7 +399,7 @@ def _same_place(builder: Builder, new: int, old: int) -> bool:
     block, at, store = stores[0]
     for other in _blocks(builder.roots):
         for i, item in enumerate(other):
-            positions = list(_loads(item, old))
+            positions = [load.position for load in loads(item) if load.array == old]
             if positions and (other is not block or i > at or any(p != store.position for p in positions)):
                 return False
     return True
@@ -498,18 +412,3 @@ def _blocks(items: list[Item]) -> Iterable[list[Item]]:
             yield from _blocks(item.before)
             yield from _blocks(item.body)
             yield from _blocks(item.after)
-
-
-def _loads(item: Item, array: int) -> Iterable[object]:
-    if isinstance(item, (Loop, Note)):
-        return
-    expressions = [item.expression, *(item.lookups if isinstance(item, Store) else ())]
-    seen = set()
-    while expressions:
-        e = expressions.pop()
-        if e in seen:
-            continue
-        seen.add(e)
-        if e.op == "load" and e.value.array == array:
-            yield e.value.position
-        expressions.extend(e.args)

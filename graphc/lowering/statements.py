@@ -19,6 +19,7 @@ from ..graph.scalar import Scalar
 from ..graph.size import Size, size
 from ..ops.leaves import LEAVES
 from ..ops.table import row_of
+from .cells import at_least
 from .loops import rows_of
 
 # values so cheap that computing them again beats storing them
@@ -64,6 +65,7 @@ class Statement:
     init: Scalar | None
     plain: bool
     write_lookups: tuple[Scalar, ...] = ()
+    part: bool = False  # one of several that write an array, each cells of its own
 
     @cached_property
     def accesses(self) -> list[Access]:
@@ -187,7 +189,7 @@ class Statements:
         return found
 
     def _reads_each_once(self, reader: Node, node: Node) -> bool:
-        """Does the reader use each element once, element by element or in a reduction?"""
+        """Does the reader use each element at most once, one by one or in a reduction?"""
         formula = self.formulas[reader]
         if formula is None or len(formula.clauses) != 1:
             return False
@@ -196,7 +198,7 @@ class Statements:
         for extent in clause.box:
             elements = elements * extent
         product = formula.reduce == "sum" and len(clause.reads) > 1
-        return not product and elements == node.type.numel and formula.reduce != "argmax"
+        return not product and at_least(node.type.numel, elements) and formula.reduce != "argmax"
 
     # -- statements ---------------------------------------------------------------------------------------------
     def of(self, node: Node) -> list[Statement]:
@@ -291,6 +293,26 @@ def _compose(index: Affine, values: dict[int, Affine | Scalar]) -> Affine | Scal
         step = Scalar("size", (), i64, index.coefficient(axis))
         total = Scalar("add", (total, Scalar("mul", (value, step), i64)), i64)
     return total
+
+
+def moved(body: Scalar, values: dict[int, Affine | Scalar]) -> Scalar:
+    """A statement's body where its loop variables have other values: affine forms, or look-ups."""
+
+    def visit(e: Scalar, args: tuple[Scalar, ...]) -> Scalar:
+        if e.op == "index":
+            index = _compose(e.value, values)
+            return index if isinstance(index, Scalar) else Scalar("index", (), e.dtype, index)
+        if e.op != "access":
+            return Scalar(e.op, args, e.dtype, e.value)
+        access: Access = e.value
+        lookups = iter(args)
+        found = [next(lookups) if i is None else _compose(i, values) for i in access.map]
+        known = tuple(None if isinstance(i, Scalar) else i for i in found)
+        inner = tuple(i for i in found if isinstance(i, Scalar))
+        return Scalar("access", inner, e.dtype, Access(access.array, access.view, known))
+
+    result: Scalar = sc.fold(body, visit)
+    return result
 
 
 def _is_composable(formula: Formula, node: Node) -> bool:

@@ -15,7 +15,6 @@ from math import erf, erfc
 from typing import Any
 
 import numpy as np
-import sympy as sp
 
 from ..errors import TraceError
 from ..graph import scalar as sc
@@ -23,6 +22,7 @@ from ..graph.dtype import DType, bool_, i64
 from ..graph.formula import Clause, Formula, gather, identity
 from ..graph.node import Node, TensorType
 from ..graph.scalar import Scalar
+from ..symbolic.lazy import sp
 from .row import Fit, Row, Sample, broadcast, check_count, same_dtype
 
 
@@ -48,6 +48,11 @@ class Elementwise(Row):
     condition: bool = False  # the first operand is a condition, of type bool
 
     @cached_property
+    def arity(self) -> int:
+        """How many operands it takes."""
+        return len(signature(self.math).parameters)
+
+    @cached_property
     def symbols(self) -> tuple[sp.Symbol, ...]:
         """The inputs as SymPy symbols, named as in `math`."""
         names = list(signature(self.math).parameters)
@@ -62,7 +67,7 @@ class Elementwise(Row):
         return self.math(*self.symbols)
 
     def infer(self, types: Sequence[TensorType], attrs: Mapping[str, Any], fit: Fit) -> TensorType:
-        check_count(self.name, types, len(self.symbols))
+        check_count(self.name, types, self.arity)
         values = types[1:] if self.condition else types
         if self.condition and types[0].dtype is not bool_:
             raise TraceError(
@@ -145,7 +150,10 @@ _ONE = (_s((3, 4)), _s((1,)), _s(()))
 _POSITIVE = (_s((3, 4), low=0.1), _s((), low=0.1))
 _TWO = (_s((3, 4), (3, 4)), _s((2, 3), (3,)), _s((2, 1), (1, 3)), _s((), (3,)))
 _COMPARE = (_s((3, 4), (4,)),)
-piecewise = sp.Piecewise
+
+
+def piecewise(*branches: tuple[Any, Any]) -> sp.Basic:
+    return sp.Piecewise(*branches)
 
 
 def _sigmoid_np(x: np.ndarray) -> np.ndarray:

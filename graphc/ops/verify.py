@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import networkx as nx
-
 from ..errors import GraphcError, GraphError
 from ..graph.graph import Graph
 from ..graph.node import Node, TupleType, size_names
@@ -21,6 +19,8 @@ def verify(graph: Graph, *, stage: str = "", expanded: bool = False) -> None:
 
 
 def _verify(graph: Graph, known: set[str], after: str, expanded: bool) -> None:
+    import networkx as nx  # loaded by those who check, not by those who compile
+
     if not nx.is_directed_acyclic_graph(graph.nx):
         raise GraphError(f"the graph {graph.name} has a cycle{after}")
     for node in graph.nodes:

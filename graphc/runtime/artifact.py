@@ -33,6 +33,7 @@ from . import variables
 from .cache import Progress
 from .execute import EXECUTORS
 from .kernels import split
+from .memory import Arena
 from .model import CompiledModel, Entry, Info
 from .program import Program
 from .signature import Declared, Signature
@@ -222,11 +223,12 @@ def load(folder: str | Path, progress: Progress | None = None) -> CompiledModel:
         {n: (dtypes.BY_NAME[d], tuple(map(parse, shape))) for n, (d, shape) in manifest["states"].items()}, initial
     )
     executor = EXECUTORS[manifest["options"]["target"]](kernels, progress)
+    arena = Arena()
     entries = {}
     for name, described in manifest["entries"].items():
         stored = programs["entries"][name]
         entries[name] = Entry(
-            name, _signature(described), _Stored(name, stored), executor, constants, parameters, states
+            name, _signature(described), _Stored(name, stored), executor, constants, parameters, states, arena
         )
     info = Info(
         lambda: data["kernels.py"].decode(),

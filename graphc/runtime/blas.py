@@ -31,15 +31,6 @@ _CORE_TYPE = "OPENBLAS_CORETYPE"
 _loading = threading.Lock()
 
 
-def threads() -> int:
-    """How many threads a product may use: $GRAPHC_NUM_THREADS, or 1."""
-    text = os.environ.get("GRAPHC_NUM_THREADS", "1")
-    if not text.isdecimal() or int(text) < 1:
-        raise RuntimeFault(f"GRAPHC_NUM_THREADS is {text!r}", why="it is the number of threads of a matrix product",
-                           how="set it to 1 or more, or remove it")
-    return int(text)
-
-
 def core_type() -> str | None:
     """The kernels that OpenBLAS should be told to use: $GRAPHC_BLAS_CORETYPE, or the best of this processor.
 
@@ -55,13 +46,13 @@ def core_type() -> str | None:
 @functools.cache
 def library() -> ctypes.CDLL:
     """The loaded library. Raises RuntimeFault when it is not installed or does not load."""
-    count = threads()
-    with _loading, _environment(_CORE_TYPE, core_type()), _environment("OPENBLAS_NUM_THREADS", str(count)):
+    # one thread: products are divided among graphc's own threads, never among two pools
+    with _loading, _environment(_CORE_TYPE, core_type()), _environment("OPENBLAS_NUM_THREADS", "1"):
         try:
             loaded = ctypes.CDLL(str(_file()))
         except OSError as error:
             raise RuntimeFault("OpenBLAS does not load", why=str(error)) from error
-    loaded.scipy_openblas_set_num_threads(ctypes.c_int(count))
+    loaded.scipy_openblas_set_num_threads(ctypes.c_int(1))
     return loaded
 
 

@@ -2,8 +2,7 @@
 
 A kernel's key is a hash of everything that its machine code depends on: its text, name and signature, the processor,
 the versions of the compilers, and the text of the words that kernels use. Equal kernels of different models are one
-entry; nothing ever needs to be invalidated. A file holds a digest of its code, so a damaged one is noticed and built
-anew.
+entry; nothing ever needs to be invalidated.
 """
 from __future__ import annotations
 
@@ -16,15 +15,13 @@ import pickle
 import platform
 import subprocess
 import sys
-import tempfile
 import threading
-import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from graphc import store
 from graphc.runtime import jit
 
 Progress = Callable[[int, int, str], None]
@@ -32,8 +29,6 @@ Progress = Callable[[int, int, str], None]
 
 KERNELS_A_WORKER = 16
 """A worker process is started for so many missing kernels: it needs most of a second until its first is done."""
-
-_MAGIC = b"graphc-kernel-1\n"
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,7 @@ def codegen_version() -> str:
     """A hash of the text of every module that shapes machine code besides a kernel's own text."""
     top = Path(__file__).parents[2]
     digest = hashlib.sha256()
-    for module in (*jit.VOCABULARY, jit.__name__):
+    for module in (*jit.VOCABULARY, *jit.COMPILER):
         place = top.joinpath(*module.split("."))
         files = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
         for file in files:
@@ -81,70 +76,18 @@ def key_of(source: str, name: str, signature: jit.Signature) -> str:
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
-# ----------------------------------------------------------------------------------------------------------- on disk
-
-_objects: dict[str, bytes] = {}    # by key: what could not be written, so that it is not compiled twice
 _addresses: dict[str, int] = {}    # by key: what is linked into this process
 _building = threading.RLock()
-_warned = False
-
-
-def folder() -> Path:
-    """Where compiled kernels are kept: $GRAPHC_CACHE_DIR, else `graphc` in the user's cache folder."""
-    chosen = os.environ.get("GRAPHC_CACHE_DIR")
-    if chosen:
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "graphc"
-
-
-def _path(key: str) -> Path:
-    return folder() / key[:2] / f"{key}.o"
 
 
 def get(key: str) -> bytes | None:
-    """The object code of a key, or None. A damaged entry is removed and counts as absent."""
-    if key in _objects:
-        return _objects[key]
-    path = _path(key)
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    header = len(_MAGIC) + hashlib.sha256().digest_size
-    digest, code = content[len(_MAGIC):header], content[header:]
-    if content.startswith(_MAGIC) and hashlib.sha256(code).digest() == digest:
-        return code
-    with suppress(OSError):
-        path.unlink()
-    return None
+    """The object code of a key, or None."""
+    return store.get(f"{key}.o")
 
 
-def put(key: str, data: bytes) -> None:
-    """Keep object code under a key. A folder that cannot be written is warned of once; the code is kept in memory."""
-    path = _path(key)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Written beside its place and moved there: no other process ever sees half a file.
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=key[:8], suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(_MAGIC + hashlib.sha256(data).digest() + data)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        _objects[key] = data
-        _warn(error)
-
-
-def _warn(error: OSError) -> None:
-    global _warned
-    if not _warned:
-        _warned = True
-        warnings.warn(f"compiled kernels cannot be kept in {folder()} ({error}); the next process compiles them again. "
-                      "Set GRAPHC_CACHE_DIR to a folder that can be written.", RuntimeWarning, stacklevel=3)
+def put(key: str, code: bytes) -> None:
+    """Keep object code under a key."""
+    store.put(f"{key}.o", code)
 
 
 # ------------------------------------------------------------------------------------------------------------- build

@@ -1,53 +1,117 @@
-"""One program being called: arguments checked, sizes bound, memory planned once for each set of shapes."""
+"""One program being called: arguments checked, sizes bound, memory planned once for each set of shapes.
+
+A call with arrays of the same types and shapes as the last one goes a short way: `Binding.take` puts their addresses
+where the program looks for them. All others go the long way, which converts what can be converted and has the errors.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import GraphcError, InputError, raise_all
-from ..graph.dtype import from_numpy
+from .arguments import array_of, missing, number_types
 from .execute import Bound, Executor
-from .program import Buffer, Program
+from .memory import Arena, address, address_at_once
+from .program import Program
+from .results import Result, Results
 from .signature import Declared, bind_sizes
 from .variables import Parameters, States, unknown
 
 Array = np.ndarray[Any, Any]
+Span = tuple[int, int]  # addresses: of the first byte, and after the last
 
-_KINDS = {"b": "b", "i": "iu", "f": "f"}  # NumPy's letters of what a declared kind takes
-MOST_BINDINGS = 32  # distinct shapes of inputs that a program stays bound to: each has an arena
-
-
-@dataclass(frozen=True)
-class Binding:
-    """A program bound to sizes: its outputs' shapes, and the range of addresses of the variables that it writes."""
-
-    bound: Bound
-    outputs: list[tuple[str, int, tuple[int, ...], np.dtype[Any]]]
-    sizes: Mapping[str, int]
-    low: int
-    high: int
-
-    def overlaps(self, array: Array) -> bool:
-        """Might an input lie in memory that the call writes?"""
-        if not self.high:
-            return False
-        start = array.__array_interface__["data"][0]
-        return start < self.high and start + array.nbytes > self.low
+MOST_BINDINGS = 32  # distinct shapes of inputs that a program stays bound to
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the programs of an entry share: the inputs as declared, a way to run, and the arrays that live on."""
+    """What the programs of an entry share: the inputs as declared, a way to run, memory, the arrays that live on."""
 
+    name: str
     declared: Mapping[str, Declared]
     executor: Executor
     constants: Mapping[str, Array]
     params: Parameters
     states: States
+    arena: Arena
+
+
+class Argument(NamedTuple):
+    """An input as it is given to a binding: its type and shape, and what else is taken for it.
+
+    number: its buffer's, or None where the program does not read it. cell: where a number is copied to, and the
+    program reads it; None for an array with axes, which is read where it lies. numbers: the types of such numbers.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    number: int | None
+    cell: Array | None
+    numbers: frozenset[type]
+
+
+class Binding:
+    """A program bound to sizes, to variables and constants, and to the inputs of the current call."""
+
+    def __init__(self, bound: Bound, arguments: list[Argument], outputs: list[Results], updated: list[Array]):
+        self.bound, self.arguments, self.outputs = bound, arguments, outputs
+        spans = [_span(array) for array in updated]
+        self._low, self._high = min((s[0] for s in spans), default=0), max((s[1] for s in spans), default=0)
+
+    def take(self, given: Mapping[str, Any]) -> bool:
+        """Bind the inputs if each is an array that can be read where it lies, of the very shape, or a number.
+
+        False where one is not, or others are given: nothing is decided then.
+        """
+        if len(given) != len(self.arguments):
+            return False
+        ndarray, places, where = np.ndarray, self.bound.places, self.bound.where
+        try:
+            for name, dtype, shape, number, cell, numbers in self.arguments:
+                value = given[name]
+                kind = type(value)
+                if kind is ndarray and value.dtype is dtype and value.shape == shape:
+                    if cell is not None:
+                        cell[0] = value
+                    elif number is not None:
+                        if self._high and self._overlaps(value):
+                            return False
+                        places[number] = where(value)
+                elif cell is not None and kind in numbers:
+                    cell[0] = value
+                else:
+                    return False
+        except (KeyError, TypeError, OverflowError):
+            return False  # other names; an array that is not contiguous or writable; a number too large
+        return True
+
+    def bind(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Bind the inputs that the program reads to contiguous arrays. The caller holds those that are returned."""
+        held = {}
+        for argument in self.arguments:
+            if argument.number is not None:
+                array = arrays[argument.name]
+                if argument.cell is not None:
+                    argument.cell[0] = array
+                    continue
+                # what the call writes must not be read through an input
+                held[argument.name] = array = array.copy() if self._overlaps(array) else array
+                self.bound.bind(argument.number, array)
+        return held
+
+    def _overlaps(self, array: Array) -> bool:
+        """Might an input lie in memory that the call writes?"""
+        if not self._high:
+            return False
+        start, end = _span(array)
+        return start < self._high and end > self._low
 
 
 class Call:
@@ -55,141 +119,125 @@ class Call:
 
     def __init__(self, context: Context, program: Program):
         self.context, self.program = context, program
-        self.inputs = [(n, b) for n, b in enumerate(program.buffers) if b.kind == "input"]
-        self.read = frozenset(program.inputs)
-        self.outputs = [(n, b) for n, b in enumerate(program.buffers) if b.kind == "output"]
-        self.sized_states = [
-            (n, b.name)
-            for n, b in enumerate(program.buffers)
-            if b.kind == "state" and any(e.constant is None for e in b.shape)
+        buffers = list(enumerate(program.buffers))
+        self._numbers = {b.name: n for n, b in buffers if b.kind == "input"}
+        # states of symbolic shape, which are made again after a reset: bindings are to those that are known here
+        sized = [b.name for _, b in buffers if b.kind == "state" and any(e.constant is None for e in b.shape)]
+        self._sized_states: dict[str, Array | None] = dict.fromkeys(sized)
+        self._updated = [
+            (b.name, context.params[b.name]) for n, b in buffers if n in program.updated and b.kind == "param"
         ]
-        self.updates_params = [
-            b.name for n, b in enumerate(program.buffers) if n in program.updated and b.kind == "param"
-        ]
-        self.bindings: dict[tuple[tuple[int, ...], ...], Binding] = {}
+        outputs = {b.name: n for n, b in buffers if b.kind == "output"}
+        gradients = []
+        for name in [n for n in outputs if n.startswith("grad:")]:
+            array = context.params[name[5:]]
+            gradients.append(Result(outputs.pop(name), name[5:], array.dtype, array.shape))
+        self._blank: dict[str, Any] = dict.fromkeys(outputs)
+        # used together, and of the same shapes whatever the sizes are: one block
+        self._gradients = [Results(gradients)] if gradients else []
+        self._bindings: dict[tuple[tuple[str, tuple[int, ...]], ...], Binding] = {}
+        self._last: Binding | None = None
 
-    def run(self, given: Mapping[str, Any], out: Mapping[str, Array] | None) -> dict[str, Array]:
-        arrays = [(n, self._array(b, given[b.name])) for n, b in self.inputs]
-        # inputs that the program does not read may fix sizes too
-        key = tuple(a.shape for _, a in arrays) + tuple(np.shape(given[n]) for n in given if n not in self.read)
-        binding = self.bindings.get(key)
-        if binding is None:
-            if len(self.bindings) >= MOST_BINDINGS:
-                del self.bindings[next(iter(self.bindings))]
-            binding = self.bindings[key] = self._bind(
-                {b.name: a for (_, b), (_, a) in zip(self.inputs, arrays, strict=True)}, given
-            )
-        bound = binding.bound
-        for name in self.updates_params:
-            if not self.context.params[name].flags.writeable:
+    def run(
+        self, given: Mapping[str, Any], out: Mapping[str, Array] | None = None
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """(outputs, gradients by parameter) for the inputs given."""
+        if self._sized_states:
+            self._forget_other_states()
+        binding = self._last
+        if binding is None or not binding.take(given):
+            binding, given = self._take(given)  # and hold what was made of them
+        for name, array in self._updated:
+            if not array.flags.writeable:
                 raise InputError(
                     f"this call updates the parameter {name!r}, which is frozen", how="call thaw() on the model first"
                 )
-        for number, name in self.sized_states:
-            bound.bind(number, self.context.states.get(name, binding.sizes))
-        for number, array in arrays:
-            # what the call writes must not be read through an input
-            bound.bind(number, array.copy() if binding.overlaps(array) else array)
-        results: dict[str, Array] = {}
-        if out is not None:
-            self._check_out(out)
-        for name, number, shape, dtype in binding.outputs:
-            result = np.empty(shape, dtype) if out is None else self._reused(out, name, shape, dtype, arrays)
-            bound.bind(number, result)
-            results[name] = result
+        bound = binding.bound
+        outputs: dict[str, Array] = self._blank.copy()
+        gradients: dict[str, Array] = {}
+        if out is None:
+            for results in binding.outputs:
+                results.give(bound, outputs)
+            for results in self._gradients:
+                results.give(bound, gradients)
+        else:
+            own = self._checked(out, binding, given)
+            self._give(binding.outputs, bound, own, outputs)
+            self._give(self._gradients, bound, own, gradients)
         bound.run()
-        return results
+        return outputs, gradients
 
-    def _array(self, buffer: Buffer, value: Any) -> Array:
-        """The argument as a contiguous array of the declared type."""
-        dtype = buffer.dtype.numpy
-        if type(value) is np.ndarray and value.dtype == dtype and value.flags.c_contiguous:
-            return value
-        if not isinstance(value, (np.ndarray, np.generic)) and hasattr(value, "__dlpack__"):
-            try:
-                value = np.from_dlpack(value)
-            except (BufferError, RuntimeError, TypeError) as error:
-                how = "pass an array in main memory that needs no gradient: tensor.detach().cpu()"
-                raise InputError(f"the input {buffer.name!r} cannot be read: {error}", how=how) from error
-        weak = not isinstance(value, (np.ndarray, np.generic))
-        try:
-            array = np.asarray(value)
-        except ValueError as error:
-            raise InputError(f"the input {buffer.name!r} is no array: {error}") from error
-        own = from_numpy(array.dtype)
-        target = buffer.dtype
-        # integers and floats widen within their kind: int8 to int32, float32 to float64
-        wider = array.dtype.kind in _KINDS[target.kind] and np.can_cast(array.dtype, dtype, "safe")
-        numbers = (
-            weak
-            and own is not None
-            and (own.kind == target.kind or (own.kind in "ib" and target.kind == "f") or array.size == 0)
-        )
-        if not (wider or numbers):
-            raise InputError(
-                f"the input {buffer.name!r} has the type {array.dtype}, but {target.name} ({dtype}) is declared",
-                how=f"convert it: {buffer.name}.astype(np.{dtype})",
-            )
-        if (
-            numbers
-            and target.kind == "i"
-            and array.size
-            and (array.max() > np.iinfo(dtype).max or array.min() < np.iinfo(dtype).min)
-        ):
-            raise InputError(f"the input {buffer.name!r} holds a number that {target.name} cannot: {array.max()}")
-        return np.ascontiguousarray(array, dtype).reshape(array.shape)
+    def _forget_other_states(self) -> None:
+        """Drop bindings to states of symbolic shape that were made again since, after a reset."""
+        for name, state in self._sized_states.items():
+            if self.context.states.arrays.get(name) is not state:
+                self._bindings.clear()
+                self._last = None
 
-    def _check_out(self, out: Mapping[str, Array]) -> None:
-        """`out` names outputs, or parameters for their gradients, and its arrays lie apart."""
-        known = {b.name.removeprefix("grad:") for _, b in self.outputs}
-        if not isinstance(out, Mapping) or not all(isinstance(a, np.ndarray) for a in out.values()):
-            raise InputError("out= is a mapping from output names to arrays", how='out={"y": array}')
-        for name in out:
-            if name.removeprefix("grad:") not in known:
-                raise unknown("output", name, sorted(known))
-        arrays = list(out.items())
-        for i, (name, array) in enumerate(arrays):
-            for other, second in arrays[:i]:
-                if np.may_share_memory(array, second):
-                    raise InputError(f"out[{name!r}] and out[{other!r}] share memory", how="pass two arrays")
+    # -- inputs ------------------------------------------------------------------------------------------------------
+    def _take(self, given: Mapping[str, Any]) -> tuple[Binding, Mapping[str, Any]]:
+        """The binding for some inputs, bound to them, and the arrays that the caller has to hold for it."""
+        declared = self.context.declared
+        for name in given:
+            if name not in declared:
+                raise unknown("input", name, list(declared))
+        needed = self._numbers.keys() - given.keys()
+        if needed:
+            raise missing(self.context.name, declared, needed, ["loss"])
+        arrays = {name: array_of(self.program.buffers[n], given[name]) for name, n in self._numbers.items()}
+        # inputs that this program does not read are checked too, and may fix sizes
+        shapes = {n: arrays[n].shape if n in arrays else np.shape(given[n]) for n in declared if n in given}
+        key = tuple(shapes.items())
+        binding = self._bindings.get(key)
+        if binding is None:
+            binding = self._bind(shapes)
+            if len(self._bindings) >= MOST_BINDINGS:
+                del self._bindings[next(iter(self._bindings))]
+            self._bindings[key] = binding
+        if self._last is not None and binding is not self._last:
+            for results in self._last.outputs:
+                results.release()  # of other sizes: no memory stands by for sizes that may not come again
+        self._last = binding
+        return binding, binding.bind(arrays)
 
-    def _reused(
-        self,
-        out: Mapping[str, Array],
-        name: str,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        inputs: list[tuple[int, Array]],
-    ) -> Array:
-        result = out.get(name)
-        if result is None and name.startswith("grad:"):
-            result = out.get(name[5:])
-        if result is None:
-            return np.empty(shape, dtype)
-        if (
-            result.shape != shape
-            or result.dtype != dtype
-            or not result.flags.c_contiguous
-            or not result.flags.writeable
-        ):
-            raise InputError(
-                f"out[{name!r}] must be a writable, contiguous array of {dtype} of the shape {shape}, not {result.dtype} {result.shape}"
-            )
-        variables_ = [*self.context.params.values(), *self.context.states.arrays.values()]
-        if any(np.may_share_memory(result, other) for other in [*(a for _, a in inputs), *variables_]):
-            raise InputError(
-                f"out[{name!r}] shares memory with an input or a parameter", how="pass an array of its own"
-            )
-        return result
-
-    def _bind(self, arrays: Mapping[str, Array], given: Mapping[str, Any]) -> Binding:
+    def _bind(self, shapes: Mapping[str, tuple[int, ...]]) -> Binding:
         """Sizes from shapes, guards checked, memory planned: done once for each set of shapes."""
         context, program = self.context, self.program
-        # inputs that this program does not read are checked too, and may fix sizes
-        shapes = {n: arrays[n].shape if n in arrays else np.shape(v) for n, v in given.items()}
-        sizes = bind_sizes([(d, shapes[n]) for n, d in context.declared.items() if n in shapes])
+        sizes = bind_sizes([(context.declared[n], shape) for n, shape in shapes.items()])
+        self._check_sizes(sizes)
+        bound = context.executor.bound(program, sizes, context.arena)
+        results: list[Result] = []
+        updated: list[Array] = []
+        for number, buffer in enumerate(program.buffers):
+            if buffer.kind in ("param", "state"):
+                array = (
+                    context.params[buffer.name] if buffer.kind == "param" else context.states.get(buffer.name, sizes)
+                )
+                if buffer.name in self._sized_states and buffer.kind == "state":
+                    self._sized_states[buffer.name] = array
+                bound.bind(number, array)
+                updated += [array] if number in program.updated else []
+            elif buffer.kind == "const":
+                bound.bind(number, context.constants[buffer.name])
+            elif buffer.name in self._blank and buffer.kind == "output":
+                shape = tuple(e.evaluate(sizes) for e in buffer.shape)
+                results.append(Result(number, buffer.name, buffer.dtype.numpy, shape))
+        arguments = []
+        for name, shape in shapes.items():
+            place = self._numbers.get(name)
+            dtype = (context.declared[name] if place is None else program.buffers[place]).dtype.numpy
+            cell = np.empty(1, dtype) if shape == () else None
+            if place is not None and cell is not None:
+                bound.bind(place, cell)
+            arguments.append(Argument(name, dtype, shape, place, cell, number_types(dtype)))
+        # the numbers in one block; each array in its own, so that who keeps a loss does not keep all the rest
+        groups = [[r for r in results if r.shape == ()], *([r] for r in results if r.shape != ())]
+        return Binding(bound, arguments, [Results(group) for group in groups if group], updated)
+
+    def _check_sizes(self, sizes: Mapping[str, int]) -> None:
+        """The program's guards, and that every size is known and none negative; InputError."""
         errors: list[GraphcError] = []
-        distinct = {(g.left, g.right, g.relation): g for g in reversed(program.guards)}  # the first of equal ones
+        distinct = {(g.left, g.right, g.relation): g for g in reversed(self.program.guards)}  # the first of equal ones
         for guard in reversed(distinct.values()):
             if guard.left.names | guard.right.names <= sizes.keys() and not guard.holds(sizes):
                 sides = [s for s in (guard.left, guard.right) if s.constant is None]
@@ -202,11 +250,12 @@ class Call:
                     )
                 )
         raise_all(errors)
-        for buffer in program.buffers:
+        for buffer in self.program.buffers:
             for extent in buffer.shape:
                 unbound = extent.names - sizes.keys()
                 if unbound:
-                    having = [str(d) for d in context.declared.values() if any(unbound & e.names for e in d.shape)]
+                    declared = self.context.declared.values()
+                    having = [str(d) for d in declared if any(unbound & e.names for e in d.shape)]
                     raise InputError(
                         f"the size {min(unbound)!r} of {buffer.name!r} is not known from the inputs given",
                         how=f"pass an input that has it: {', '.join(having)}",
@@ -215,22 +264,64 @@ class Call:
                 if actual < 0:
                     bound_sizes = ", ".join(f"{k} = {v}" for k, v in sizes.items())
                     raise InputError(f"the size {extent} of {buffer.name!r} is {actual} for {bound_sizes}")
-        bound = context.executor.bound(program, sizes)
-        outputs = []
-        written: list[Array] = []
-        for number, buffer in enumerate(program.buffers):
-            if buffer.kind in ("param", "state"):
-                array = (
-                    context.params[buffer.name] if buffer.kind == "param" else context.states.get(buffer.name, sizes)
+
+    # -- out= --------------------------------------------------------------------------------------------------------
+    @staticmethod
+    def _give(all_results: list[Results], bound: Bound, own: Mapping[int, Array], into: dict[str, Array]) -> None:
+        """Bind results to arrays of the caller's, by buffer number, and to others where he has none."""
+        for results in all_results:
+            if any(r.number not in own for r in results.results):
+                results.give(bound, into)
+            for result in results.results:
+                if result.number in own:
+                    into[result.name] = own[result.number]
+                    bound.bind(result.number, own[result.number])
+                    results.unbind()
+
+    def _checked(self, out: Mapping[str, Array], binding: Binding, inputs: Mapping[str, Any]) -> dict[int, Array]:
+        """The arrays of `out` by buffer number: of known names, that fit, and that lie apart from all others."""
+        if not isinstance(out, Mapping) or not all(isinstance(a, np.ndarray) for a in out.values()):
+            raise InputError("out= is a mapping from output names to arrays", how='out={"y": array}')
+        known = {r.name: r for results in self._gradients for r in results.results}
+        known |= {f"grad:{n}": r for n, r in known.items()}
+        known |= {r.name: r for results in binding.outputs for r in results.results}
+        checked: dict[int, Array] = {}
+        spans: list[tuple[int, int, str]] = []
+        for name, array in out.items():
+            if name not in known:
+                raise unknown("output", name, sorted({n.removeprefix("grad:") for n in known}))
+            result = known[name]
+            fits = array.shape == result.shape and array.dtype == result.dtype
+            if not (fits and array.flags.c_contiguous and array.flags.writeable):
+                raise InputError(
+                    f"out[{name!r}] must be a writable, contiguous array of {result.dtype} of the shape"
+                    f" {result.shape}, not {array.dtype} {array.shape}"
                 )
-                bound.bind(number, array)
-                written += [array] if number in program.updated else []
-            elif buffer.kind == "const":
-                bound.bind(number, context.constants[buffer.name])
-            elif buffer.kind == "output":
-                outputs.append(
-                    (buffer.name, number, tuple(e.evaluate(sizes) for e in buffer.shape), buffer.dtype.numpy)
-                )
-        low = min((a.__array_interface__["data"][0] for a in written), default=0)
-        high = max((a.__array_interface__["data"][0] + a.nbytes for a in written), default=0)
-        return Binding(bound, outputs, sizes, low, high)
+            checked[result.number] = array
+            if array.size:
+                spans.append((*_span(array), name))
+        spans.sort()
+        for (_, end, name), (start, _, other) in pairwise(spans):
+            if start < end:
+                raise InputError(f"out[{name!r}] and out[{other!r}] share memory", how="pass two arrays")
+        variables = [*self.context.params.values(), *self.context.states.arrays.values()]
+        read = [a for a in map(inputs.get, self._numbers) if isinstance(a, np.ndarray)]
+        for array in (*read, *variables):
+            if array.size:
+                start, end = _span(array)
+                before = bisect_left(spans, (end,)) - 1  # the last array that begins before this one ends
+                if before >= 0 and spans[before][1] > start:
+                    raise InputError(
+                        f"out[{spans[before][2]!r}] shares memory with an input or a parameter",
+                        how="pass an array of its own",
+                    )
+        return checked
+
+
+def _span(array: Array) -> Span:
+    """The addresses that a contiguous array takes up."""
+    try:
+        start = address_at_once(array)
+    except TypeError:
+        start = address(array)
+    return start, start + array.nbytes

@@ -21,6 +21,7 @@ import numpy as np
 from . import cuda_words
 from .cache import KernelSource, Progress
 from .faults import index_fault
+from .memory import Arena
 from .program import Instruction, Loop, Program, plan_arena, viewed
 
 Array = np.ndarray[Any, Any]
@@ -48,7 +49,7 @@ class CudaExecutor:
         if self.progress and wanted:
             self.progress(len(wanted), len(wanted), "")
 
-    def bound(self, program: Program, sizes: Mapping[str, int]) -> _CudaBound:
+    def bound(self, program: Program, sizes: Mapping[str, int], arena: Arena | None = None) -> _CudaBound:
         cuda_words.check_device()
         return _CudaBound(self, program, sizes)
 
@@ -124,7 +125,7 @@ class _CudaBound:
 
     def __init__(self, executor: CudaExecutor, program: Program, sizes: Mapping[str, int]):
         self.executor, self.program = executor, program
-        self.host: dict[int, Array] = {}
+        self.places: dict[int, Array] = {}  # the host's arrays
         self.copies: dict[int, _Copy] = {}
         offsets, length = plan_arena(program, sizes)
         arena = _device_array(length, np.dtype(np.uint8))
@@ -149,16 +150,19 @@ class _CudaBound:
             for instruction in program.calls
         }
 
+    def where(self, array: Array) -> Array:
+        return array.reshape(-1)  # a view, where the array is contiguous
+
     def bind(self, number: int, array: Array) -> None:
         if self.program.buffers[number].kind in ("input", "output"):
-            self.host[number] = array.reshape(-1)  # a view: the caller's arrays are contiguous
+            self.places[number] = self.where(array)
         else:
             self.copies[number] = self.executor.copy_of(array)
 
     def run(self) -> None:
         for copy in self.copies.values():
             copy.upload()
-        for number, array in self.host.items():
+        for number, array in self.places.items():
             if self.program.buffers[number].kind == "input":
                 _upload(array, self.device[number])
         try:
@@ -167,7 +171,7 @@ class _CudaBound:
         finally:
             for number in self.program.updated:
                 self.copies[number].download()
-        for number, array in self.host.items():
+        for number, array in self.places.items():
             if self.program.buffers[number].kind == "output":
                 _download(self.device[number], array)
 

@@ -4,8 +4,8 @@ A slot holds an address. An argument of an instruction is a pair (slot, offset) 
 in bytes; slot 0 always holds 0, so an integer v is (0, v). Slot 1 holds the address of the program's status, four
 int64; the run ends after the instruction that sets the first of them.
 
-Instructions between a BEGIN and its END are a loop. Its moving slots begin at slots[parent] + offset, and advance by a
-step each time; a parent may itself move in a loop outside.
+A loop is the instructions between a BEGIN and its END. Its moving slots begin at slots[parent] + offset, and advance by
+a step each time; a parent may itself move, in a loop outside.
 
 The driver and the kernels that every program may use (matrix products, index checks, fills, copies) are kernels like
 any other: Python text, compiled once, cached by content. `graphc.runtime.library` has them as Python functions.
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from graphc.codegen.primitives import SCRATCH_WORDS
-from graphc.runtime import blas
+from graphc.runtime import blas, products, threads
 from graphc.runtime.cache import KernelSource, build
 
 ZERO_SLOT, STATUS_SLOT, FIRST_FREE_SLOT = 0, 1, 2
@@ -29,102 +29,43 @@ STATUS_WORDS = 4
 
 BEGIN, END = 0, 1  # in place of an address
 
-_RUN = '''
-def run(code, slots, count):
-    """Run the first `count` words of `code`. Its instructions are
-
-    call: address, n, then n pairs (slot, offset)
-    begin: 0, n, times, counter (a slot), the word after the loop, then n moving slots: slot, parent, offset
-    end: 1, n, the word after the begin, counter, then n moving slots: slot, step
-    """
+_RUN = f'''
+def run(code, slots, count, table):
+    """Run the instructions in the first `count` words of `code`; see `encode`."""
     arguments = scratch()
     status = words_at(slots[1])
     pc = 0
     while pc < count:
         n = code[pc + 1]
-        if code[pc] == 0:
-            counter = code[pc + 3]
-            slots[counter] = code[pc + 2]
-            if slots[counter] > 0:
+        following = pc + code[pc + 3]
+        if code[pc] == {BEGIN}:
+            times = code[pc + 4]
+            slots[code[pc + 2]] = times
+            if times > 0:
                 for j in range(n):
-                    place = pc + 5 + 3 * j
+                    place = pc + 6 + 3 * j
                     slots[code[place]] = slots[code[place + 1]] + code[place + 2]
-                pc += 5 + 3 * n
             else:
-                pc = code[pc + 4]
-        elif code[pc] == 1:
-            counter = code[pc + 3]
+                following = code[pc + 5]
+        elif code[pc] == {END}:
+            counter = code[pc + 2]
             slots[counter] -= 1
             if slots[counter] > 0:
                 for j in range(n):
-                    slots[code[pc + 4 + 2 * j]] += code[pc + 5 + 2 * j]
-                pc = code[pc + 2]
-            else:
-                pc += 4 + 2 * n
-        else:
+                    slots[code[pc + 5 + 2 * j]] += code[pc + 6 + 2 * j]
+                following = code[pc + 4]
+        elif code[pc + 2] == 1:
             for j in range(n):
-                arguments[j] = slots[code[pc + 2 + 2 * j]] + code[pc + 3 + 2 * j]
+                arguments[j] = slots[code[pc + 4 + 2 * j]] + code[pc + 5 + 2 * j]
             call(code[pc], arguments)
             if status[0] != 0:
                 break
-            pc += 2 + 2 * n
-'''
-
-# OpenBLAS has kernels of its own for small products: a call costs about 30 ns, less than plain loops from the size
-# of 4 by 4 by 4 on, so there are none here.
-_GEMM = '''
-def gemm_{t}(a, b, c, m, n, k, lda, ldb, ldc, trans_a, trans_b, accumulate, gemm, gemv):
-    """C (m, n) = or += op(A) (m, k) @ op(B) (k, n), row-major; ld* are the distances between rows."""
-    keep = select(accumulate != 0, {t}(1), {t}(0))
-    if k == 0:
-        if accumulate == 0:
-            for i in range(m):
-                for j in range(n):
-                    c[i * ldc + j] = {t}(0)
-    elif m == 0 or n == 0:
-        pass
-    elif n == 1:
-        step_b = select(trans_b != 0, 1, ldb)
-        rows = select(trans_a != 0, k, m)
-        columns = select(trans_a != 0, m, k)
-        kind = select(trans_a != 0, 112, 111)
-        ccall(gemv, i32(101), i32(kind), i32(rows), i32(columns), {t}(1), a, i32(lda), b, i32(step_b),
-              keep, c, i32(ldc))
-    elif m == 1:
-        step_a = select(trans_a != 0, lda, 1)
-        rows = select(trans_b != 0, n, k)
-        columns = select(trans_b != 0, k, n)
-        kind = select(trans_b != 0, 111, 112)
-        ccall(gemv, i32(101), i32(kind), i32(rows), i32(columns), {t}(1), b, i32(ldb), a, i32(step_a),
-              keep, c, i32(1))
-    else:
-        kind_a = select(trans_a != 0, 112, 111)
-        kind_b = select(trans_b != 0, 112, 111)
-        ccall(gemm, i32(101), i32(kind_a), i32(kind_b), i32(m), i32(n), i32(k), {t}(1), a, i32(lda), b, i32(ldb),
-              keep, c, i32(ldc))
-'''
-
-_GEMM_BATCH = '''
-def gemm_batch_{t}(a, b, c, m, n, k, lda, ldb, ldc, trans_a, trans_b, accumulate, batch, stride_a, stride_b, stride_c,
-                   gemm, gemv, one):
-    """`batch` products, their matrices stride_* elements apart; `one` is the address of gemm_{t}."""
-    arguments = scratch()
-    arguments[3] = m
-    arguments[4] = n
-    arguments[5] = k
-    arguments[6] = lda
-    arguments[7] = ldb
-    arguments[8] = ldc
-    arguments[9] = trans_a
-    arguments[10] = trans_b
-    arguments[11] = accumulate
-    arguments[12] = gemm
-    arguments[13] = gemv
-    for i in range(batch):
-        arguments[0] = address(at(a, i * stride_a))
-        arguments[1] = address(at(b, i * stride_b))
-        arguments[2] = address(at(c, i * stride_c))
-        call(one, arguments)
+        else:
+            arguments[0] = address(at(code, pc))
+            arguments[1] = address(slots)
+            arguments[2] = address(table)
+            call(table[{threads.SHARE}], arguments)
+        pc = following
 '''
 
 _CHECK_INDEX = '''
@@ -159,20 +100,37 @@ def copy(out, source, size):
 '''
 
 
+_COMBINE = '''
+def combine_{reduce}_{t}(out, others, count, parts, stride):
+    """Reduce `parts` more arrays of `count` elements, `stride` apart, into one, in their order."""
+    for p in range(parts):
+        other = at(others, p * stride)
+        for i in range(count):
+            out[i] = {expression}
+'''
+REDUCTIONS = {"sum": "out[i] + other[i]", "prod": "out[i] * other[i]", "max": "fmax(out[i], other[i])",
+              "min": "fmin(out[i], other[i])"}
+
+
 # ------------------------------------------------------------------------------------------------------ fixed kernels
 
-_FLOATS, _INDICES, _FILLS = ("f32", "f64"), ("i32", "i64"), {8: "u8", 32: "i32", 64: "i64"}
+_INDICES, _FILLS = ("i32", "i64"), {8: "u8", 32: "i32", 64: "i64"}
 
 
 @functools.cache
 def fixed_sources() -> dict[str, KernelSource]:
     """The kernels that every program may use, and `run`, by name."""
-    kernels = [KernelSource("run", _RUN, ("i64*", "i64*", "i64")),
-               KernelSource("copy", _COPY, ("u8*", "u8*", "i64"))]
-    for t in _FLOATS:
-        pointers = (f"{t}*",) * 3
-        kernels.append(KernelSource(f"gemm_{t}", _GEMM.format(t=t), pointers + ("i64",) * 11))
-        kernels.append(KernelSource(f"gemm_batch_{t}", _GEMM_BATCH.format(t=t), pointers + ("i64",) * 16))
+    words = ("i64*",) * 3
+    kernels = [KernelSource("run", _RUN, ("i64*", "i64*", "i64", "i64*")),
+               KernelSource("part", threads.PART_TEXT, ("i64*", "i64*", "i64")),
+               KernelSource("share", threads.SHARE_TEXT, words),
+               KernelSource("work", threads.WORK_TEXT, words[:1]),
+               KernelSource("copy", _COPY, ("u8*", "u8*", "i64")),
+               *products.sources()]
+    for t in ("f32", "f64", "i32", "i64"):
+        for reduce, expression in REDUCTIONS.items():
+            text = _COMBINE.format(t=t, reduce=reduce, expression=expression)
+            kernels.append(KernelSource(f"combine_{reduce}_{t}", text, (f"{t}*", f"{t}*", "i64", "i64", "i64")))
     for t in _INDICES:
         kernels.append(KernelSource(f"check_index_{t}", _CHECK_INDEX.format(t=t), (f"{t}*", "i64*") + ("i64",) * 3))
     for width, t in _FILLS.items():
@@ -198,12 +156,31 @@ def trailing(name: str) -> tuple[int, ...]:
 
 # ----------------------------------------------------------------------------------------------------------- programs
 
+Argument = tuple[int, int]
+"""(slot, offset in bytes), or (0, integer)."""
+
+
+@dataclass(frozen=True)
+class Own:
+    """An argument that the parts of a divided instruction do not share: part p > 0 has `place`, p - 1 times `stride`
+    bytes further."""
+
+    number: int
+    place: Argument
+    stride: int
+
+
 @dataclass(frozen=True)
 class Call:
-    """One instruction: the address of a kernel and its arguments, each (slot, offset in bytes) or (0, integer)."""
+    """One instruction: the address of a kernel and its arguments.
+
+    bounds: where it is divided, the (begin, end) of each part, in place of the last two arguments.
+    """
 
     address: int
-    arguments: tuple[tuple[int, int], ...]
+    arguments: tuple[Argument, ...]
+    bounds: tuple[tuple[int, int], ...] = ()
+    own: tuple[Own, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -227,7 +204,14 @@ class Repeat:
 
 
 def encode(calls: Sequence[Call | Repeat]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The instructions as the driver reads them: see `run`."""
+    """The instructions as the driver reads them.
+
+    A call is: address, n, parts, its length in words; the pairs of the arguments; where there are several parts, their
+    bounds in place of the last two pairs, then the number of arguments of their own, and for each its number, slot,
+    offset and stride. A loop is a BEGIN: 0, n, counter, its length, how many times, the word after the loop, and n
+    moving slots, each slot, parent and offset; its body; and an END: 1, n, counter, its length, the word after the
+    BEGIN, and for each moving slot the slot and its step.
+    """
     words: list[int] = []
     _encode(calls, words)
     return np.array(words, np.int64)
@@ -236,33 +220,46 @@ def encode(calls: Sequence[Call | Repeat]) -> np.ndarray[Any, np.dtype[np.int64]
 def _encode(calls: Sequence[Call | Repeat], words: list[int]) -> None:
     for call in calls:
         if isinstance(call, Repeat):
-            place = len(words)
-            words += [BEGIN, len(call.moving), call.times, call.counter, 0]
+            n, place = len(call.moving), len(words)
+            words += [BEGIN, n, call.counter, 6 + 3 * n, call.times, 0]
             words += [word for m in call.moving for word in (m.slot, m.parent, m.offset)]
             first = len(words)
             _encode(call.body, words)
-            words += [END, len(call.moving), first, call.counter]
-            words += [word for m in call.moving for word in (m.slot, m.step)]
-            words[place + 4] = len(words)
+            words += [END, n, call.counter, 5 + 2 * n, first, *(word for m in call.moving for word in (m.slot, m.step))]
+            words[place + 5] = len(words)
             continue
         if len(call.arguments) > SCRATCH_WORDS:
             raise ValueError(f"a kernel takes at most {SCRATCH_WORDS} arguments, not {len(call.arguments)}")
-        words += [call.address, len(call.arguments), *(word for pair in call.arguments for word in pair)]
+        divided = len(call.bounds) > 1
+        shared = call.arguments[:-2] if divided else call.arguments
+        rest = [word for pair in shared for word in pair]
+        if divided:
+            rest += [word for pair in call.bounds for word in pair]
+            rest.append(len(call.own))
+            rest += [word for o in call.own for word in (o.number, *o.place, o.stride)]
+        words += [call.address, len(call.arguments), max(len(call.bounds), 1), 4 + len(rest), *rest]
+
+
+def _is_divided(call: Call | Repeat) -> bool:
+    return any(map(_is_divided, call.body)) if isinstance(call, Repeat) else len(call.bounds) > 1
 
 
 class Program:
     """Instructions bound to slots: what a step runs.
 
     `slots` may be written between runs (addresses as int64), all but the first two. One program is not for two threads
-    at once.
+    at once. workers: how many threads take part in its divided instructions.
     """
 
-    def __init__(self, calls: Sequence[Call | Repeat], n_slots: int) -> None:
+    def __init__(self, calls: Sequence[Call | Repeat], n_slots: int, workers: int = 1) -> None:
         self.slots = np.zeros(max(n_slots, FIRST_FREE_SLOT), np.int64)
         self._code = encode(calls)
-        self._status = (ctypes.c_int64 * STATUS_WORDS)()
-        self.slots[STATUS_SLOT] = ctypes.addressof(self._status)
-        arguments = (self._code.ctypes.data, self.slots.ctypes.data, len(self._code))
+        status = np.zeros(STATUS_WORDS, np.int64)
+        self._status = status.data  # a memoryview is read and written faster than an array
+        self.slots[STATUS_SLOT] = status.ctypes.data
+        divided = any(map(_is_divided, calls))
+        table = threads.pool(workers if divided else 1)
+        arguments = (self._code.ctypes.data, self.slots.ctypes.data, len(self._code), table)
         self._arguments = (ctypes.c_int64 * len(arguments))(*arguments)
         self._place = ctypes.addressof(self._arguments)
         self._entry = _entry()

@@ -12,12 +12,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from . import driver
+from .binding import Binder, needed_kernels
 from .cache import KernelSource, Progress, build
 from .cuda import CudaExecutor
 from .faults import index_fault
 from .jit import interpreted_words, run_python
 from .library import LIBRARY
-from .program import ALIGNMENT, Instruction, Loop, Program, plan_arena, viewed
+from .memory import Arena, address, address_at_once
+from .program import Instruction, Loop, Program, viewed
+from .threads import checked_threads
 
 Array = np.ndarray[Any, Any]
 
@@ -25,8 +28,14 @@ Array = np.ndarray[Any, Any]
 class Bound(Protocol):
     """A program bound to sizes."""
 
+    places: Any
+    """places[number] = where(array) is bind(number, array) for an input or an output, in less time."""
+
+    def where(self, array: Array) -> Any:
+        """What stands for an array in `places`. TypeError where there is none; then `bind` it."""
+
     def bind(self, number: int, array: Array) -> None:
-        """Let a buffer be this array, which the caller keeps alive."""
+        """Let a buffer be this contiguous array, which the caller keeps alive."""
 
     def run(self) -> None:
         """Run all instructions. RuntimeFault when a check fails; nothing after the check was run."""
@@ -38,103 +47,74 @@ class Executor(Protocol):
     def prepare(self, programs: Iterable[Program]) -> None:
         """Do now what would otherwise be done at the first call."""
 
-    def bound(self, program: Program, sizes: Mapping[str, int]) -> Bound:
-        """The program for given sizes, ready to be bound to arrays."""
+    def bound(self, program: Program, sizes: Mapping[str, int], arena: Arena | None = None) -> Bound:
+        """The program for given sizes, ready to be bound to arrays.
+
+        arena: memory for the temporaries, where it is shared with other programs that never run at the same time.
+        """
 
 
 # -- compiled --------------------------------------------------------------------------------------------------------
 class CpuExecutor:
     """Kernels compiled by Numba, or found in the cache, run by the native driver."""
 
-    def __init__(self, kernels: Mapping[str, KernelSource], progress: Progress | None = None):
+    def __init__(
+        self, kernels: Mapping[str, KernelSource], progress: Progress | None = None, threads: int | None = None
+    ):
         self.kernels = kernels
         self.progress = progress
+        self.threads = checked_threads(threads)
+
+    def _sources(self, program: Program) -> dict[tuple[str, bool], KernelSource]:
+        """The kernels that a program may call, by name and whether they are the runtime's own."""
+        fixed = driver.fixed_sources()
+        named = {(i.kernel, i.fixed) for i in program.calls} | {(n, True) for n in needed_kernels(program)}
+        return {(name, own): fixed[name] if own else self.kernels[name] for name, own in named}
 
     def addresses(self, program: Program) -> dict[tuple[str, bool], int]:
         """The address of each kernel that the program calls, compiling what is in no cache."""
-        fixed = driver.fixed_sources()
-        wanted = {
-            (i.kernel, i.fixed): fixed[i.kernel] if i.fixed else self.kernels[i.kernel] for i in program.calls
-        }
-        found = build([*wanted.values(), fixed["run"]], self.progress)
+        wanted = self._sources(program)
+        found = build(list(wanted.values()), self.progress)
         return {key: found[source.name] for key, source in wanted.items()}
 
     def prepare(self, programs: Iterable[Program]) -> None:
         """Compile every kernel of some programs now."""
-        fixed = driver.fixed_sources()
-        sources = {
-            s.name: s
-            for p in programs
-            for i in p.calls
-            for s in [fixed[i.kernel] if i.fixed else self.kernels[i.kernel]]
-        }
-        build([*sources.values(), fixed["run"]], self.progress)
+        sources = {s.name: s for p in programs for s in self._sources(p).values()}
+        build(list(sources.values()), self.progress)
 
-    def bound(self, program: Program, sizes: Mapping[str, int]) -> Bound:
-        return _CpuBound(program, sizes, self.addresses(program))
+    def bound(self, program: Program, sizes: Mapping[str, int], arena: Arena | None = None) -> Bound:
+        return _CpuBound(program, sizes, self.addresses(program), arena or Arena(), self.threads)
 
 
 class _CpuBound:
-    def __init__(self, program: Program, sizes: Mapping[str, int], addresses: Mapping[tuple[str, bool], int]):
-        self.program = program
-        offsets, length = plan_arena(program, sizes)
-        raw = np.empty(length + ALIGNMENT, np.uint8)
-        start = -raw.ctypes.data % ALIGNMENT
-        self.arena = raw[start : start + length]
-        slot_of = {
-            b: driver.FIRST_FREE_SLOT + 1 + i
-            for i, b in enumerate(n for n, b in enumerate(program.buffers) if b.kind != "temp")
-        }
+    def __init__(
+        self,
+        program: Program,
+        sizes: Mapping[str, int],
+        addresses: Mapping[tuple[str, bool], int],
+        arena: Arena,
+        threads: int,
+    ):
+        self.program, self.arena = program, arena
+        # a slot for each buffer, so that `places` may be asked by its number; temporaries leave theirs empty
         arena_slot = driver.FIRST_FREE_SLOT
-        self.sizes, self.addresses, self.offsets = sizes, addresses, offsets
-        self.slot_of, self.arena_slot = slot_of, arena_slot
-        self.tags, self.counters = itertools.count(1), itertools.count(arena_slot + 1 + len(slot_of))
-        calls = self._encoded(program.instructions)
-        self.native = driver.Program(calls, next(self.counters))
-        self.native.bind(arena_slot, self.arena)
-        self.slots = self.native.slots
-        self.kept: dict[int, Array] = {}
+        slots = {n: arena_slot + 1 + n for n in range(len(program.buffers))}
+        counters = itertools.count(arena_slot + 1 + len(slots))
+        calls, length = Binder(addresses, sizes, slots, arena_slot, threads, counters).bind(program)
+        arena.reserve(length)
+        self.native = driver.Program(calls, next(counters), threads)
+        self.places = self.native.slots.data[arena_slot + 1 :]
+        self._block: Array | None = None  # the arena's, when this last ran
 
-    def _encoded(self, instructions: Iterable[Instruction | Loop]) -> list[driver.Call | driver.Repeat]:
-        """Instructions over slots, their sizes as numbers; each is tagged by its number among all of them."""
-        return [self._loop(i) if isinstance(i, Loop) else self._call(i, next(self.tags)) for i in instructions]
-
-    def _loop(self, loop: Loop) -> driver.Repeat:
-        counter, moving = next(self.counters), []
-        for number in loop.views:
-            buffer = self.program.buffers[number]
-            assert buffer.view is not None
-            parent, base = self._place(buffer.view.parent)
-            begin, step = (e.evaluate(self.sizes) * buffer.dtype.itemsize for e in (buffer.view.start, buffer.view.step))
-            moving.append(driver.Moving(self.slot_of[number], parent, base + begin, step))
-        body = tuple(self._encoded(loop.body))
-        return driver.Repeat(loop.count.evaluate(self.sizes), counter, tuple(moving), body)
-
-    def _place(self, number: int) -> tuple[int, int]:
-        """(slot, offset in bytes) of a buffer's first element."""
-        return (self.arena_slot, self.offsets[number]) if number in self.offsets else (self.slot_of[number], 0)
-
-    def _call(self, instruction: Instruction, tag: int) -> driver.Call:
-        sizes, arguments = self.sizes, []
-        for number, offset in instruction.arrays:
-            slot, base = self._place(number)
-            arguments.append((slot, base + offset.evaluate(sizes) * self.program.buffers[number].dtype.itemsize))
-        if instruction.kernel.startswith("check_index"):
-            arguments.append((driver.STATUS_SLOT, 0))
-        arguments += [(0, s.evaluate(sizes)) for s in instruction.sizes]
-        if instruction.extent is not None:
-            arguments += [(0, 0), (0, instruction.extent.evaluate(sizes))]
-        if instruction.kernel.startswith("check_index"):
-            arguments.append((0, tag))
-        if instruction.fixed:
-            arguments += [(0, word) for word in driver.trailing(instruction.kernel)]
-        return driver.Call(self.addresses[instruction.kernel, instruction.fixed], tuple(arguments))
+    where = staticmethod(address_at_once)
 
     def bind(self, number: int, array: Array) -> None:
-        self.kept[number] = array
-        self.slots[self.slot_of[number]] = array.__array_interface__["data"][0]
+        self.places[number] = address(array)
 
     def run(self) -> None:
+        if self._block is not self.arena.block:  # another program made it grow
+            self._block = self.arena.block
+            self.native.bind(driver.FIRST_FREE_SLOT, self._block)
         tag = self.native.run()
         if tag:
             _, value, limit, position = self.native.status[:4]
@@ -155,7 +135,7 @@ class NumpyExecutor:
             kernel = self.kernels[name]
             self.functions[name] = run_python(kernel.source, kernel.name, interpreted_words(kernel.source))
 
-    def bound(self, program: Program, sizes: Mapping[str, int]) -> Bound:
+    def bound(self, program: Program, sizes: Mapping[str, int], arena: Arena | None = None) -> Bound:
         self.prepare([program])
         return _NumpyBound(program, sizes, self.functions)
 
@@ -163,14 +143,17 @@ class NumpyExecutor:
 class _NumpyBound:
     def __init__(self, program: Program, sizes: Mapping[str, int], functions: Mapping[str, Callable[..., None]]):
         self.program, self.sizes, self.functions = program, sizes, functions
-        self.arrays: dict[int, Array] = {
+        self.places: dict[int, Array] = {
             n: np.empty(b.numel.evaluate(sizes), b.dtype.numpy)
             for n, b in enumerate(program.buffers)
             if b.kind == "temp"
         }
 
+    def where(self, array: Array) -> Array:
+        return array.reshape(-1)  # a view, where the array is contiguous
+
     def bind(self, number: int, array: Array) -> None:
-        self.arrays[number] = array.reshape(-1)  # a view: the caller's arrays are contiguous
+        self.places[number] = self.where(array)
 
     def run(self) -> None:
         with np.errstate(all="ignore"):
@@ -181,13 +164,13 @@ class _NumpyBound:
             if isinstance(instruction, Loop):
                 for time in range(instruction.count.evaluate(self.sizes)):
                     for number in instruction.views:
-                        self.arrays[number] = viewed(self.program, number, self.arrays, time, self.sizes)
+                        self.places[number] = viewed(self.program, number, self.places, time, self.sizes)
                     self._run(instruction.body)
             else:
                 self._call(instruction)
 
     def _call(self, instruction: Instruction) -> None:
-        arrays = [self.arrays[n][o.evaluate(self.sizes) :] for n, o in instruction.arrays]
+        arrays = [self.places[n][o.evaluate(self.sizes) :] for n, o in instruction.arrays]
         sizes = [s.evaluate(self.sizes) for s in instruction.sizes]
         if instruction.extent is not None:
             sizes += [0, instruction.extent.evaluate(self.sizes)]

@@ -3,8 +3,8 @@
 `compile_kernel` needs Numba, which is imported when it is first called; `load` needs llvmlite alone, so a process that
 finds all its kernels in the cache never imports Numba.
 
-Numba is the front end only: it types the text and prints LLVM IR. Optimising and emitting is done here, once, with one
-module a kernel: the kernel itself, whose pointers are `noalias`, and an entry of the uniform form
+Numba is the front end only: it types the text and prints LLVM IR (`numba_ir`). Optimising and emitting is done here,
+once, with one module a kernel: the kernel itself, whose pointers are `noalias`, and an entry of the uniform form
 
     void NAME(int64_t *args)        args[i] is a pointer or an int64, in the order of the signature
 
@@ -26,26 +26,13 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
-from graphc.codegen.primitives import pointer_to
+from graphc.codegen.host import host_cpu
 from graphc.errors import RuntimeFault
 
 Signature = tuple[str, ...]
 """The types of a kernel's parameters: `f32* f64* i32* i64* u8* bool*` are pointers, `i64` an integer."""
 
 Namespace = Mapping[str, Any]
-
-FAST_MATH = frozenset({"contract"})
-"""What every operation of a kernel may do: a*b + c in one rounding. Nothing else is relaxed."""
-
-
-
-
-# ----------------------------------------------------------------------------------------------------------- host
-
-@functools.cache
-def host_cpu() -> tuple[str, str]:
-    """The name and the features of this machine's processor, as LLVM spells them."""
-    return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
 
 
 @functools.cache
@@ -96,61 +83,14 @@ def _define(source: str, name: str, namespace: Namespace) -> Callable[..., Any]:
     return function
 
 
-@functools.cache
-def _front_end() -> tuple[Any, Any, Any, Any]:
-    """Numba's compiler, its two contexts, and a library that keeps the IR instead of compiling it."""
-    from numba.core import codegen, compiler, registry
-
-    class Collected(codegen.JITCodeLibrary):
-        def __init__(self, owner: Any, name: str) -> None:
-            super().__init__(owner, name)
-            self.texts: list[str] = []
-            self.linked: list[Any] = []
-
-        def add_ir_module(self, module: Any) -> None:
-            self.texts.append(str(module))
-
-        def add_linking_library(self, library: Any) -> None:
-            self.linked.append(library)
-
-        def finalize(self) -> None:
-            self._finalized = True
-
-    target = registry.cpu_target
-    return compiler, target.typing_context, target.target_context, Collected
-
-
 def _numba_ir(source: str, name: str, signature: Signature, namespace: Namespace) -> tuple[list[str], str]:
-    """The LLVM modules that make up a kernel, as text, and the name of its function there."""
-    compiler, typing_context, target_context, Collected = _front_end()
-    from numba.core import types
-    from numba.core.compiler_lock import global_compiler_lock
-    from numba.core.cpu_options import FastMathOptions
-    from numba.core.runtime.nrt import rtsys
+    """The LLVM modules that make up a kernel, as text, and the name of its function there. Imports Numba."""
+    from graphc.runtime.numba_ir import numba_ir
 
-    flags = compiler.Flags()
-    flags.no_compile = True
-    flags.no_cpython_wrapper = True
-    flags.no_cfunc_wrapper = True
-    flags.no_rewrites = True
-    flags.noalias = True
-    flags.error_model = "numpy"
-    flags.fastmath = FastMathOptions(set(FAST_MATH))
-
-    dtypes = {"f32": types.float32, "f64": types.float64, "i32": types.int32, "i64": types.int64,
-              "u8": types.uint8, "bool": types.boolean}
-    parameters = tuple(pointer_to(dtypes[t[:-1]]) if t.endswith("*") else dtypes[t] for t in signature)
-    library = Collected(target_context.codegen(), name)
-    function = _define(source, name, namespace)
     try:
-        with global_compiler_lock:
-            result = compiler.compile_extra(typing_context, target_context, function, parameters, types.none, flags, {},
-                                            library=library)
+        return numba_ir(_define(source, name, namespace), name, signature)
     except Exception as error:  # Numba's lowering also raises what llvmlite raises
         raise RuntimeFault(f"kernel {name} does not compile", why=str(error), how=f"its text is\n{source}") from error
-    # Numba links its own reference counting to everything; kernels own nothing.
-    used = [str(other._get_module_for_linking()) for other in library.linked if other is not rtsys.library]
-    return library.texts + used, result.fndesc.llvm_func_name
 
 
 def _entry(symbol: str, function: str, signature: Signature) -> str:
@@ -185,7 +125,20 @@ def _module(source: str, name: str, signature: Signature, namespace: Namespace, 
     options.slp_vectorization = True
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
+    _link_definitions(module)
     return module
+
+
+def _link_definitions(module: llvm.ModuleRef) -> None:
+    """Give a module the functions that its words refer to; they are finished, so this comes after optimising."""
+    from graphc.codegen import tiles
+
+    wanted = [f.name for f in module.functions if f.is_declaration and f.name.startswith(tiles.PREFIX)]
+    if wanted:
+        module.link_in(llvm.parse_assembly(tiles.definitions(wanted)))
+        for function in module.functions:
+            if function.name in wanted:
+                function.linkage = "internal"
 
 
 # ----------------------------------------------------------------------------------------------------------- load
@@ -251,8 +204,12 @@ def _undefined_symbols(code: bytes) -> list[str]:
 
 # --------------------------------------------------------------------------------------------------------- vocabulary
 
-VOCABULARY = ("graphc.codegen.primitives", "graphc.codegen.vecmath")
+VOCABULARY = ("graphc.codegen.primitives", "graphc.codegen.tiles", "graphc.codegen.vecmath")
 """The modules whose words kernels use: each offers `jit_namespace()` and `numpy_namespace()`."""
+
+
+COMPILER = ("graphc.runtime.numba_ir", __name__)
+"""The modules that turn a kernel's text into machine code."""
 
 
 def compiled_words(source: str) -> Namespace:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import numpy as np
 
 from ..errors import InputError
 from . import variables
+from .arguments import missing
 from .call import Call, Context
 from .execute import Executor
+from .memory import Arena
 from .program import Program
 from .signature import Signature, forward_kind
 from .variables import Arrays, Parameters, States, unknown
@@ -37,12 +40,14 @@ class Entry:
         constants: Mapping[str, Array],
         params: Parameters,
         states: States,
+        arena: Arena,
     ):
         self.name, self.signature = name, signature
         self._programs = programs
         self._declared = {d.name: d for d in signature.inputs}
-        self._context = Context(self._declared, executor, constants, params, states)
+        self._context = Context(name, self._declared, executor, constants, params, states, arena)
         self._calls: dict[tuple[str, frozenset[str]], Call] = {}
+        self._chosen: dict[tuple[Any, ...], tuple[Call, tuple[str, ...] | None]] = {}
 
     def forward(
         self,
@@ -56,37 +61,25 @@ class Entry:
 
         out: arrays to write into, by output name, instead of fresh ones. train: whether the model is being trained.
         """
-        given = self._named(args, inputs)
-        needs = self.signature.needs
-        if outputs is not None:
-            outputs = [outputs] if isinstance(outputs, str) else outputs
-            for name in outputs:
-                if name not in needs:
-                    raise unknown("output", name, list(needs))
-            missing = sorted(
-                {i for name in outputs for i in needs[name]} - given.keys(), key=list(self._declared).index
-            )
-            if missing:
-                raise self._missing(missing, outputs)
-            chosen = tuple(n for n in needs if n in outputs)
-        else:
-            chosen = tuple(n for n, inputs_needed in needs.items() if inputs_needed <= given.keys())
-            if not chosen and needs:
-                missing = [i for i in self._declared if i not in given]
-                raise self._missing(missing, list(needs))
-        kind = forward_kind(self.signature, chosen, given)
-        results = self._call(kind, given).run(given, out)
-        return {n: results[n] for n in chosen} if len(results) > len(chosen) else results
+        given = self._named(args, inputs) if args else inputs
+        key = (outputs if outputs is None or isinstance(outputs, str) else tuple(outputs), *given)
+        chosen = self._chosen.get(key)
+        if chosen is None:
+            chosen = self._chosen[key] = self._choose(given, outputs)
+        call, names = chosen
+        results, _ = call.run(given, out)
+        return results if names is None else {n: results[n] for n in names}
 
     def value_and_grad(
         self, *args: Any, out: Mapping[str, Array] | None = None, **inputs: Any
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         """(outputs, gradients): every output, and the gradient of `loss` by parameter name."""
-        return self._split(self._checked("gradient", args, inputs, out))
+        return self._gradient.run(self._named(args, inputs) if args else inputs, out)
 
     def step(self, *args: Any, out: Mapping[str, Array] | None = None, **inputs: Any) -> dict[str, Array]:
         """One step of the optimiser that the model was compiled with: the outputs, the parameters being updated."""
-        return self._checked("step", args, inputs, out)
+        results, _ = self._step.run(self._named(args, inputs) if args else inputs, out)
+        return results
 
     def cost(self, **sizes: int) -> dict[str, dict[str, int]]:
         """See CompiledModel.cost."""
@@ -107,20 +100,37 @@ class Entry:
         wanted = forward_kind(self.signature, self.signature.needs, inputs) if kind == "forward" else kind
         return self._programs(wanted, inputs)
 
-    def _checked(
-        self, kind: str, args: tuple[Any, ...], inputs: dict[str, Any], out: Mapping[str, Array] | None
-    ) -> dict[str, Array]:
-        given = self._named(args, inputs)
-        call = self._call(kind)
-        missing = [i for i in call.program.inputs if i not in given]
-        if missing:
-            raise self._missing(sorted(missing, key=list(self._declared).index), ["loss"])
-        return call.run(given, out)
+    @cached_property
+    def _gradient(self) -> Call:
+        return self._call("gradient")
 
-    @staticmethod
-    def _split(results: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
-        gradients = {n[5:]: a for n, a in results.items() if n.startswith("grad:")}
-        return {n: a for n, a in results.items() if not n.startswith("grad:")}, gradients
+    @cached_property
+    def _step(self) -> Call:
+        return self._call("step")
+
+    def _choose(
+        self, given: Mapping[str, Any], outputs: str | list[str] | tuple[str, ...] | None
+    ) -> tuple[Call, tuple[str, ...] | None]:
+        """What computes the outputs that are asked for, and their names where it computes others too."""
+        needs = self.signature.needs
+        for name in given:
+            if name not in self._declared:
+                raise unknown("input", name, list(self._declared))
+        if outputs is not None:
+            outputs = [outputs] if isinstance(outputs, str) else outputs
+            for name in outputs:
+                if name not in needs:
+                    raise unknown("output", name, list(needs))
+            lacking = {i for name in outputs for i in needs[name]} - given.keys()
+            if lacking:
+                raise missing(self.name, self._declared, lacking, outputs)
+            chosen = tuple(n for n in needs if n in outputs)
+        else:
+            chosen = tuple(n for n, inputs_needed in needs.items() if inputs_needed <= given.keys())
+            if not chosen and needs:
+                raise missing(self.name, self._declared, self._declared.keys() - given.keys(), list(needs))
+        call = self._call(forward_kind(self.signature, chosen, given), given)
+        return call, None if len(call.program.outputs) == len(chosen) else chosen
 
     def _call(self, kind: str, given: Collection[str] = ()) -> Call:
         key = (kind, frozenset(given))
@@ -129,34 +139,21 @@ class Entry:
             call = self._calls[key] = Call(self._context, self._programs(kind, given))
         return call
 
-    def _over(self, params: Parameters, states: States) -> Entry:
-        """The same entry over other variables."""
-        context = self._context
-        return Entry(self.name, self.signature, self._programs, context.executor, context.constants, params, states)
+    def _over(self, states: States, arena: Arena) -> Entry:
+        """The same entry over other states and memory."""
+        at = self._context
+        return Entry(self.name, self.signature, self._programs, at.executor, at.constants, at.params, states, arena)
 
     def _named(self, args: tuple[Any, ...], inputs: dict[str, Any]) -> dict[str, Any]:
         """Arguments by input name."""
-        if args:
-            names = list(self._declared)
-            if len(args) > len(names):
-                raise InputError(
-                    f"{self.name} takes {len(names)} inputs, not {len(args)}: {', '.join(names) or 'none'}"
-                )
-            for name, value in zip(names, args, strict=False):
-                if name in inputs:
-                    raise InputError(f"the input {name!r} is given twice: by position and by name")
-                inputs[name] = value
-        for name in inputs:
-            if name not in self._declared:
-                raise unknown("input", name, list(self._declared))
+        names = list(self._declared)
+        if len(args) > len(names):
+            raise InputError(f"{self.name} takes {len(names)} inputs, not {len(args)}: {', '.join(names) or 'none'}")
+        for name, value in zip(names, args, strict=False):
+            if name in inputs:
+                raise InputError(f"the input {name!r} is given twice: by position and by name")
+            inputs[name] = value
         return inputs
-
-    def _missing(self, missing: list[str], wanted: list[str] | tuple[str, ...]) -> InputError:
-        listed = ", ".join(str(self._declared[m]) for m in missing)
-        return InputError(
-            f"{self.name}: missing input{'s' if len(missing) > 1 else ''} for {', '.join(wanted)}: {listed}",
-            how=f"pass {', '.join(f'{m}=…' for m in missing)}",
-        )
 
 
 class CompiledModel:
@@ -164,6 +161,9 @@ class CompiledModel:
 
     def __init__(self, name: str, entries: Mapping[str, Entry], params: Parameters, states: States, info: Info):
         self.name, self.entries, self.params, self._states, self._info = name, dict(entries), params, states, info
+        if len(self.entries) == 1:  # the methods below, without the way through them
+            (entry,) = self.entries.values()
+            vars(self).update(forward=entry.forward, value_and_grad=entry.value_and_grad, step=entry.step)
 
     def _only(self) -> Entry:
         if len(self.entries) != 1:
@@ -248,7 +248,8 @@ class CompiledModel:
     def clone(self) -> CompiledModel:
         """A model that shares the parameters, for another thread: its states and memory are its own."""
         states = States(self._states.declared, self._states.initial)
-        entries = {n: e._over(self.params, states) for n, e in self.entries.items()}
+        arena = Arena()
+        entries = {n: e._over(states, arena) for n, e in self.entries.items()}
         return CompiledModel(self.name, entries, self.params, states, self._info)
 
     def _repr_svg_(self) -> str | None:

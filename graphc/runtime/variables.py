@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import ArtifactError, GraphcError, InputError
 from ..graph.dtype import DType
 from ..graph.size import Size
+from .memory import side_by_side
 
 Array = np.ndarray[Any, Any]
 
@@ -78,18 +79,11 @@ def unknown(kind: str, name: str, known: Mapping[str, Any] | list[str] | tuple[s
 
 
 def allocate(shapes: Mapping[str, tuple[DType, tuple[int, ...]]]) -> dict[str, Array]:
-    """Zeroed arrays, those of one type side by side in one block, each at a multiple of 64 bytes."""
-    result: dict[str, Array] = {}
-    for dtype in {d for d, _ in shapes.values()}:
-        mine = {n: s for n, (d, s) in shapes.items() if d is dtype}
-        step = 64 // dtype.itemsize
-        lengths = {n: -(-int(np.prod(s, dtype=np.int64)) // step) * step for n, s in mine.items()}
-        block = np.zeros(sum(lengths.values()) + step, dtype.numpy)
-        at = -block.ctypes.data % 64 // dtype.itemsize
-        for name, shape in mine.items():
-            result[name] = block[at : at + int(np.prod(shape, dtype=np.int64))].reshape(shape)
-            at += lengths[name]
-    return {name: result[name] for name in shapes}
+    """Zeroed arrays, those of one type side by side, each at a multiple of 64 bytes."""
+    names = sorted(shapes, key=lambda n: shapes[n][0].name)
+    _, arrays = side_by_side([(shapes[n][0].numpy, shapes[n][1]) for n in names])
+    made = dict(zip(names, arrays, strict=True))
+    return {name: made[name] for name in shapes}
 
 
 class States:
@@ -98,25 +92,24 @@ class States:
     def __init__(self, declared: Mapping[str, tuple[DType, tuple[Size, ...]]], initial: Mapping[str, Array]):
         self.declared = dict(declared)
         self.initial = dict(initial)
-        self.arrays: dict[str, Array] = {}
+        known = {n: (t, tuple(map(int, s))) for n, (t, s) in self.declared.items() if _known(s)}
+        self.arrays = allocate(known)
         self.reset()
 
     def reset(self) -> None:
         """Back to the beginning: arrays of known shape keep their memory, others are made again at the next call."""
-        for name, (dtype, shape) in self.declared.items():
-            if any(e.constant is None for e in shape):
+        for name, (_, shape) in self.declared.items():
+            if _known(shape):
+                self.arrays[name][...] = self.initial.get(name, 0)
+            else:
                 self.arrays.pop(name, None)
-                continue
-            if name not in self.arrays:
-                self.arrays[name] = np.zeros(tuple(map(int, shape)), dtype.numpy)
-            self.arrays[name][...] = self.initial.get(name, 0)
 
     def get(self, name: str, sizes: Mapping[str, int]) -> Array:
         """The array of a state for given sizes; InputError where it was made for others."""
         dtype, symbolic = self.declared[name]
         shape = tuple(e.evaluate(sizes) for e in symbolic)
         if name not in self.arrays:
-            self.arrays[name] = np.zeros(shape, dtype.numpy)
+            self.arrays |= allocate({name: (dtype, shape)})
             self.arrays[name][...] = self.initial.get(name, 0)
         if self.arrays[name].shape != shape:
             raise InputError(
@@ -124,6 +117,10 @@ class States:
                 how="call with the same sizes as before, or reset() the model first",
             )
         return self.arrays[name]
+
+
+def _known(shape: tuple[Size, ...]) -> bool:
+    return all(e.constant is not None for e in shape)
 
 
 def save(path: str | Path, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> None:

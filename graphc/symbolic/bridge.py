@@ -4,30 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import sympy as sp
-from sympy.core.function import AppliedUndef
-from sympy.functions.elementary.piecewise import ExprCondPair
-
 from ..graph import scalar as sc
 from ..graph.dtype import DType, bool_
 from ..graph.scalar import Scalar
+from .lazy import sp
 
-_FUNCTIONS = {
-    sp.exp: "exp",
-    sp.log: "log",
-    sp.tanh: "tanh",
-    sp.erf: "erf",
-    sp.sin: "sin",
-    sp.cos: "cos",
-    sp.floor: "floor",
-}
+# by the names of SymPy's classes, so that this module loads without SymPy
+_FUNCTIONS = ("exp", "log", "tanh", "erf", "sin", "cos", "floor")
 _RELATIONS = {
-    sp.StrictLessThan: "less",
-    sp.LessThan: "less_equal",
-    sp.StrictGreaterThan: "greater",
-    sp.GreaterThan: "greater_equal",
-    sp.Equality: "equal",
-    sp.Unequality: "not_equal",
+    "StrictLessThan": "less",
+    "LessThan": "less_equal",
+    "StrictGreaterThan": "greater",
+    "GreaterThan": "greater_equal",
+    "Equality": "equal",
+    "Unequality": "not_equal",
 }
 
 
@@ -50,7 +40,7 @@ def from_sympy(expression: sp.Basic, values: Mapping[sp.Symbol, Scalar], dtype: 
         if isinstance(e, sp.Piecewise):
             return _piecewise(e.args, go, dtype)
         if isinstance(e, sp.core.relational.Relational):
-            return Scalar(_RELATIONS[type(e)], (go(e.lhs), go(e.rhs)), bool_)
+            return Scalar(_RELATIONS[type(e).__name__], (go(e.lhs), go(e.rhs)), bool_)
         if isinstance(e, sp.And | sp.Or):
             op = "logical_and" if isinstance(e, sp.And) else "logical_or"
             first, *others = map(go, e.args)
@@ -59,16 +49,16 @@ def from_sympy(expression: sp.Basic, values: Mapping[sp.Symbol, Scalar], dtype: 
             return first
         if isinstance(e, sp.Not):
             return Scalar("logical_not", (go(e.args[0]),), bool_)
-        if isinstance(e, AppliedUndef):  # an operation named by its row: sigmoid(x)
+        if isinstance(e, sp.core.function.AppliedUndef):  # an operation named by its row: sigmoid(x)
             return Scalar(e.func.__name__, tuple(map(go, e.args)), dtype)
-        if type(e) in _FUNCTIONS:
-            return Scalar(_FUNCTIONS[type(e)], tuple(map(go, e.args)), dtype)
+        if type(e).__name__ in _FUNCTIONS:
+            return Scalar(type(e).__name__, tuple(map(go, e.args)), dtype)
         raise TypeError(f"no scalar expression for {e!r}")
 
     return go(expression)
 
 
-Go = Callable[[sp.Basic], Scalar]
+Go = Callable[["sp.Basic"], Scalar]
 
 
 def _negated(e: sp.Basic) -> sp.Basic | None:
@@ -130,7 +120,7 @@ def _power(e: sp.Pow, go: Go, dtype: DType) -> Scalar:
     return Scalar("pow", (go(base), go(exponent)), dtype)
 
 
-def _piecewise(pairs: tuple[ExprCondPair, ...], go: Go, dtype: DType) -> Scalar:
+def _piecewise(pairs: tuple[sp.Tuple, ...], go: Go, dtype: DType) -> Scalar:
     value, condition = pairs[0].args
     if condition == sp.true:
         return go(value)

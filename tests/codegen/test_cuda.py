@@ -8,7 +8,6 @@ import random
 import pytest
 
 import graphc as gc
-from graphc.codegen.cells import apart, at_least
 from graphc.codegen.cuda import print_launches
 from graphc.codegen.launch import Grid, One
 from graphc.codegen.launches import launches_of
@@ -18,6 +17,7 @@ from graphc.graph.dtype import f32
 from graphc.graph.formula import affine, var
 from graphc.graph.scalar import Scalar
 from graphc.graph.size import parse, size
+from graphc.lowering.cells import apart, at_least
 from graphc.lowering.ir import Accumulate, Arg, Array, Assign, Kernel, Load, Loop, Position, Store
 from graphc.lowering.schedule import Launch
 from graphc.pipeline import lower, program_graph

@@ -6,10 +6,12 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from graphc import store
 from graphc.errors import RuntimeFault
 from graphc.runtime import cache, jit
 from graphc.runtime.cache import KernelSource, build, get, key_of, put
@@ -20,8 +22,8 @@ def empty(tmp_path, monkeypatch):
     """A cache folder of the test's own, and a process that has linked nothing yet."""
     monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(cache, "_addresses", {})
-    monkeypatch.setattr(cache, "_objects", {})
-    monkeypatch.setattr(cache, "_warned", False)
+    monkeypatch.setattr(store, "_kept", {})
+    monkeypatch.setattr(store, "_warned", False)
     return tmp_path / "cache"
 
 
@@ -64,39 +66,23 @@ def test_key_depends_on_all_that_matters(monkeypatch):
     assert len(keys) == 5 + len(environment) == 11  # codegen, python, numba, llvmlite, processor, its features
 
 
-def test_codegen_version_is_the_text_of_the_words(monkeypatch, tmp_path):
-    files = ("runtime/jit.py", "codegen/primitives.py", "codegen/vecmath/functions.py")
-    package = tmp_path / "graphc"
-    for part in ("runtime", "codegen/vecmath"):
-        (package / part).mkdir(parents=True)
+def test_codegen_version_is_the_text_of_the_words_and_of_the_compiler(monkeypatch, tmp_path):
+    top = Path(jit.__file__).parents[2]
+    files = [Path(*module.split(".")) for module in (*jit.VOCABULARY, *jit.COMPILER)]
+    files = [file / "functions.py" if (top / file).is_dir() else file.with_suffix(".py") for file in files]
+    assert all((top / file).is_file() for file in files)
     for file in files:
-        (package / file).write_text("one")
-    monkeypatch.setattr(cache, "__file__", str(package / "runtime" / "cache.py"))
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("one")
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "graphc" / "runtime" / "cache.py"))
     cache.codegen_version.cache_clear()
     seen = {cache.codegen_version()}
     for file in files:
-        (package / file).write_text("two")
+        (tmp_path / file).write_text("two")
         cache.codegen_version.cache_clear()
         seen.add(cache.codegen_version())
     cache.codegen_version.cache_clear()
-    assert len(seen) == 4
-
-
-def test_put_and_get(empty):
-    assert get("ab" * 32) is None
-    put("ab" * 32, b"code")
-    assert get("ab" * 32) == b"code"
-    assert [p.suffix for p in empty.rglob("*") if p.is_file()] == [".o"]
-
-
-@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b + b"x", lambda b: b"", lambda b: b"other" + b[5:],
-                                    lambda b: b[:-3] + bytes([b[-3] ^ 1]) + b[-2:]])
-def test_damaged_entry_is_dropped(empty, damage):
-    put("cd" * 32, b"object code")
-    path, = empty.rglob("*.o")
-    path.write_bytes(damage(path.read_bytes()))
-    assert get("cd" * 32) is None
-    assert not path.exists()
+    assert len(seen) == 1 + len(files)
 
 
 def test_damaged_entry_is_built_again(empty, compilations, monkeypatch):
@@ -249,12 +235,3 @@ def test_processes_side_by_side(empty, tmp_path):
         assert [process.communicate()[0] for process in processes] == ["4\n"] * 3
     assert not list(empty.rglob("*.part"))
     assert len(list(empty.rglob("*.o"))) == 4
-
-
-def test_folder_default(monkeypatch, tmp_path):
-    monkeypatch.delenv("GRAPHC_CACHE_DIR")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.folder() == tmp_path / "graphc"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache.folder() == tmp_path / ".cache" / "graphc"

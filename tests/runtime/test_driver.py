@@ -8,7 +8,7 @@ import pytest
 
 from graphc.runtime import driver
 from graphc.runtime.cache import KernelSource, build
-from graphc.runtime.driver import Call, Program, encode, fixed_kernels, fixed_sources, trailing
+from graphc.runtime.driver import Call, Own, Program, encode, fixed_kernels, fixed_sources, trailing
 from graphc.runtime.library import LIBRARY
 
 DTYPES = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64}
@@ -78,7 +78,12 @@ def test_largest_number_of_arguments():
 
 
 def test_encoding():
-    assert encode([Call(100, ((2, 8), (0, 5))), Call(200, ())]).tolist() == [100, 2, 2, 8, 0, 5, 200, 0]
+    assert encode([Call(100, ((2, 8), (0, 5))), Call(200, ())]).tolist() == [100, 2, 1, 8, 2, 8, 0, 5, 200, 0, 1, 4]
+
+
+def test_encoding_of_parts():
+    call = Call(100, ((2, 8), (0, 0), (0, 9)), ((0, 4), (4, 9)), (Own(0, (3, 64), 128),))
+    assert encode([call]).tolist() == [100, 3, 2, 15, 2, 8, 0, 4, 4, 9, 1, 0, 3, 64, 128]
 
 
 def test_stops_at_a_fault_and_recovers():
@@ -104,71 +109,19 @@ def test_programs_are_independent():
 # ---------------------------------------------------------------------------------------------------- fixed kernels
 
 def test_every_fixed_kernel_has_its_twin():
-    assert set(fixed_sources()) == {*LIBRARY, "run"}
+    of_the_driver = {"run", "part", "share", "work", "pack_f32", "pack_f64"}
+    combining = {name for name in fixed_sources() if name.startswith("combine_")}
+    assert set(fixed_sources()) == {*LIBRARY, *of_the_driver, *combining}
     for name, source in fixed_sources().items():
         assert f"def {name}(" in source.source
 
 
-SHAPES = [(1, 1, 1), (1, 7, 5), (7, 1, 5), (3, 4, 5), (33, 65, 17), (1, 1, 9), (64, 64, 64), (4, 3, 0), (0, 3, 2),
-          (3, 0, 2), (1, 5, 0), (5, 1, 0)]
-
-
-@pytest.mark.parametrize("dtype", ["f32", "f64"])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_gemm(shape, dtype):
-    m, n, k = shape
-    rng = np.random.default_rng(m + n + k)
-    for trans_a, trans_b, accumulate, pad in itertools.product((0, 1), (0, 1), (0, 1), (0, 3)):
-        a = rng.standard_normal((k, m + pad) if trans_a else (m, k + pad)).astype(DTYPES[dtype])
-        b = rng.standard_normal((n, k + pad) if trans_b else (k, n + pad)).astype(DTYPES[dtype])
-        # What is not accumulated to is not read: it may hold anything.
-        c = rng.standard_normal((m, n + pad)).astype(DTYPES[dtype])
-        if not accumulate:
-            c[:, :n] = np.nan
-        op_a = a[:, :m].T if trans_a else a[:, :k]
-        op_b = b[:, :k].T if trans_b else b[:, :n]
-        expected = c.copy()
-        expected[:, :n] = op_a @ op_b + (c[:, :n] if accumulate else 0)
-        twin = c.copy()
-        integers = (m, n, k, a.shape[1], b.shape[1], c.shape[1], trans_a, trans_b, accumulate)
-        assert call_fixed(f"gemm_{dtype}", [a, b, c], integers) == 0
-        LIBRARY[f"gemm_{dtype}"](a.ravel(), b.ravel(), twin.reshape(-1), *integers, 0, 0)
-        tolerance = dict(rtol=1e-4, atol=1e-4) if dtype == "f32" else dict(rtol=1e-12, atol=1e-12)
-        np.testing.assert_allclose(c, expected, **tolerance, err_msg=str(integers))
-        np.testing.assert_allclose(twin, expected, **tolerance, err_msg=str(integers))
-
-
-@pytest.mark.parametrize("dtype", ["f32", "f64"])
-def test_gemm_spreads_infinity_and_nan(dtype):
-    a = np.array([[1, np.inf], [np.nan, 1]], DTYPES[dtype])
-    b, c = np.ones((2, 2), DTYPES[dtype]), np.zeros((2, 2), DTYPES[dtype])
-    call_fixed(f"gemm_{dtype}", [a, b, c], (2, 2, 2, 2, 2, 2, 0, 0, 0))
-    np.testing.assert_array_equal(c, [[np.inf, np.inf], [np.nan, np.nan]])
-
-
-@pytest.mark.parametrize("dtype", ["f32", "f64"])
-@pytest.mark.parametrize("shared", ["none", "a", "b", "c"])
-def test_gemm_batch(dtype, shared):
-    batch, m, n, k = 5, 6, 7, 8
-    rng = np.random.default_rng(3)
-    a = rng.standard_normal((batch, m, k)).astype(DTYPES[dtype])
-    b = rng.standard_normal((batch, n, k)).astype(DTYPES[dtype])
-    c = rng.standard_normal((batch, m, n)).astype(DTYPES[dtype])
-    strides = [0 if shared == name else x[0].size for name, x in (("a", a), ("b", b), ("c", c))]
-    used_a = np.broadcast_to(a[:1], a.shape) if shared == "a" else a
-    used_b = np.broadcast_to(b[:1], b.shape) if shared == "b" else b
-    products = np.einsum("gik,gjk->gij", used_a, used_b)
-    expected = c.copy()
-    if shared == "c":
-        expected[0] += products.sum(0)
-    else:
-        expected += products
-    twin = c.copy()
-    integers = (m, n, k, k, k, n, 0, 1, 1, batch, *strides)
-    assert call_fixed(f"gemm_batch_{dtype}", [a, b, c], integers) == 0
-    LIBRARY[f"gemm_batch_{dtype}"](a.ravel(), b.ravel(), twin.reshape(-1), *integers)
-    np.testing.assert_allclose(c, expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(twin, expected, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("dtype", ["f32", "f64", "i32", "i64"])
+@pytest.mark.parametrize("reduce, expected", [("sum", [12, 15]), ("prod", [28, 80]), ("max", [7, 8]), ("min", [1, 2])])
+def test_combine(dtype, reduce, expected):
+    out, others = np.array([1, 2], DTYPES[dtype]), np.array([4, 5, 0, 7, 8, 0], DTYPES[dtype])
+    call_fixed(f"combine_{reduce}_{dtype}", [out, others], (2, 2, 3))
+    assert out.tolist() == expected
 
 
 @pytest.mark.parametrize("dtype", ["i32", "i64"])

@@ -7,12 +7,10 @@ cannot be shown, nothing is claimed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from ..graph import scalar as sc
-from ..graph.scalar import Scalar
 from ..graph.size import Quotient, Size, size
-from ..lowering.ir import Load, Loop, Note, Position, Statement, Store
+from .ir import Loop, Position, Store, loads, walk, written
 
 
 def step(
@@ -29,17 +27,17 @@ def step(
     whole = c * extents[variable]
     low: list[tuple[Size, Size | None]] = []  # (coefficient, extent), the extent of a look-up unknown
     for axis, coefficient in position.affine.terms:
-        if axis != variable and axis not in fixed and not _divides(whole, coefficient):
+        if axis != variable and axis not in fixed and not divides(whole, coefficient):
             low.append((coefficient, extents[axis]))
     for stride in position.strides:
-        if not _divides(whole, stride):
+        if not divides(whole, stride):
             # A look-up is checked to lie inside its axis, so that with all axes after it, it stays below the stride of
             # the axis before it. Where v belongs to an axis before it, c is a multiple of its stride, and not the same.
-            if c == stride or not _divides(stride, c):
+            if c == stride or not divides(stride, c):
                 return None
             low.append((stride, None))
     constant = position.affine.constant - shift
-    below = size(1) if _divides(whole, constant) else constant + 1
+    below = size(1) if divides(whole, constant) else constant + 1
     reach = _reach(low, c, below)
     return c if reach is not None and at_least(c, reach) else None
 
@@ -65,7 +63,8 @@ def _reach(terms: list[tuple[Size, Size | None]], c: Size, reach: Size) -> Size 
     return reach
 
 
-def _divides(divisor: Size, value: Size) -> bool:
+def divides(divisor: Size, value: Size) -> bool:
+    """Is a value a multiple of another for certain?"""
     return divisor != 0 and value // divisor * divisor == value
 
 
@@ -87,44 +86,6 @@ def _not_negative(quotient: Quotient) -> bool:
 
 
 # -- what statements touch -------------------------------------------------------------------------------------------
-def expressions(item: Statement) -> Iterator[Scalar]:
-    """The expressions of a statement itself, those of its loops' bodies left out."""
-    if not isinstance(item, (Loop, Note)):
-        yield item.expression
-        if isinstance(item, Store):
-            yield from item.lookups
-
-
-def leaves(item: Statement) -> Iterator[Scalar]:
-    """Every distinct expression inside those of a statement."""
-    memo: dict[Scalar, None] = {}
-    for expression in expressions(item):
-        sc.fold(expression, lambda e, _: None, memo)
-    yield from memo
-
-
-def walk(items: Iterable[Statement]) -> Iterator[Statement]:
-    """All statements, in the order in which they first run; a loop before what is in it."""
-    for item in items:
-        if isinstance(item, Loop):
-            yield from walk(item.before)
-            yield item
-            yield from walk(item.body)
-            yield from walk(item.after)
-        else:
-            yield item
-
-
-def loads(item: Statement) -> Iterator[Load]:
-    """The elements that a statement itself reads."""
-    yield from (e.value for e in leaves(item) if e.op == "load")
-
-
-def written(items: Iterable[Statement]) -> set[int]:
-    """The arrays that statements write."""
-    return {item.array for item in walk(items) if isinstance(item, Store)}
-
-
 def independent(loop: Loop, extents: Mapping[int, Size], fixed: frozenset[int] = frozenset()) -> bool:
     """Does no iteration touch a cell of a written array that another touches? (Registers are another matter.)"""
     positions: dict[int, list[Position]] = {array: [] for array in written(loop.body)}

@@ -1,0 +1,48 @@
+"""What a schedule becomes for a CPU: kernels that keep what they need of a row in cache, and that can be divided."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ..graph.node import TensorType
+from .ranges import divided
+from .rows import contracted
+from .schedule import Buffer, Launch, Repeat, Schedule, Step
+
+
+def for_cpu(steps: Schedule) -> Schedule:
+    """The schedule with each kernel brought into the form that a CPU runs best."""
+    touched: Counter[int] = Counter()
+    _count(steps, steps.steps, touched)
+    buffers = list(steps.buffers)
+    return replace(steps, buffers=buffers, steps=_changed(steps.steps, buffers, touched))
+
+
+def _count(schedule: Schedule, steps: Iterable[Step], touched: Counter[int]) -> None:
+    """How many steps touch each buffer, or a part of it; what a loop does counts once."""
+    for step in steps:
+        if isinstance(step, Repeat):
+            _count(schedule, step.steps, touched)
+        else:
+            touched.update({schedule.root(b) for b in schedule.touches(step)})
+
+
+def _changed(steps: Iterable[Step], buffers: list[Buffer], touched: Counter[int]) -> list[Step]:
+    changed: list[Step] = []
+    for step in steps:
+        if isinstance(step, Repeat):
+            step = replace(step, steps=tuple(_changed(step.steps, buffers, touched)))
+        changed.append(_launch(step, buffers, touched) if isinstance(step, Launch) else step)
+    return changed
+
+
+def _launch(step: Launch, buffers: list[Buffer], touched: Counter[int]) -> Launch:
+    """The launch of a kernel, with the arrays that it shortens."""
+    own = [i for i, b in enumerate(step.buffers) if buffers[b].kind == "temp" and touched[b] == 1]
+    kernel, lengths = contracted(step.kernel, own)
+    for array, length in lengths.items():
+        buffer = buffers[step.buffers[array]]
+        buffers[buffer.number] = replace(buffer, type=TensorType(buffer.type.dtype, (length,)))
+    return replace(step, kernel=divided(kernel))

@@ -1,0 +1,113 @@
+"""Kernels that may run over parts of their main loop, side by side.
+
+A kernel is fills and registers that totals begin with, one main loop, and stores of what it totalled. Its parts are
+independent if no iteration of the main loop touches a cell that another writes. Totals are the exception: each part has
+a copy of its own that begins with what changes nothing, and the copies are combined.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..graph.scalar import Scalar
+from .cells import apart
+from .ir import (
+    Accumulate,
+    Arg,
+    Assign,
+    Kernel,
+    Loop,
+    Note,
+    Position,
+    Statement,
+    Store,
+    leaves,
+    loads,
+    loops,
+    neutral,
+    walk,
+)
+
+
+def divided(kernel: Kernel) -> Kernel:
+    """The kernel with its main loop and its private arrays named; as it was where it must run as a whole."""
+    found = [i for i, item in enumerate(kernel.body) if isinstance(item, Loop)]
+    working = [i for i in found if not _fills(kernel.body[i])] or found
+    if len(working) != 1:
+        return kernel
+    (at,) = working
+    main = kernel.body[at]
+    assert isinstance(main, Loop)
+    private = _private([*kernel.body[:at], *main.before], main, [*main.after, *kernel.body[at + 1 :]], kernel)
+    return kernel if private is None else replace(kernel, main=main.variable, private={**kernel.private, **private})
+
+
+def _fills(item: Statement) -> bool:
+    """Does a loop nothing but store a constant?"""
+    inside = [x for x in walk([item]) if not isinstance(x, (Loop, Note))]
+    return all(isinstance(x, Store) and x.reduce == "assign" and x.expression.op == "const" for x in inside)
+
+
+def _private(before: list[Statement], main: Loop, after: list[Statement], kernel: Kernel) -> dict[int, str] | None:
+    """How the copies of each array are combined that parts cannot share; None where parts are not independent."""
+    registers: dict[str, Scalar] = {}
+    begun: dict[int, Scalar] = {}
+    for item in walk(before):
+        if isinstance(item, Assign):
+            registers[item.local] = item.expression
+        elif isinstance(item, Store) and item.reduce == "assign" and item.expression.op == "const":
+            begun[item.array] = item.expression
+        elif not isinstance(item, (Loop, Note)):
+            return None
+    totals = _totals(main, registers)
+    if totals is None:
+        return None
+    private: dict[int, str] = {}
+    for item in after:
+        if isinstance(item, Store) and item.reduce == "assign" and item.expression.op == "local":
+            if item.expression.value not in totals or item.array in private:
+                return None
+            private[item.array] = totals[item.expression.value]
+        elif not isinstance(item, Note):
+            return None
+    positions: dict[int, list[Position]] = {}
+    stores: dict[int, list[Store]] = {}
+    read: set[int] = set()
+    for item in walk(main.body):
+        for load in loads(item):
+            positions.setdefault(load.array, []).append(load.position)
+            read.add(load.array)
+        if isinstance(item, Store):
+            positions.setdefault(item.array, []).append(item.position)
+            stores.setdefault(item.array, []).append(item)
+    if private.keys() & positions.keys():
+        return None
+    extents = {variable: loop.extent for variable, loop in loops(kernel.body).items()}
+    for array, found in stores.items():
+        if kernel.private.get(array) == "scratch":
+            continue
+        if apart(positions[array], main.variable, extents) and array not in begun:
+            continue
+        (reduce, *others) = {store.reduce for store in found}
+        if others or reduce == "assign" or array in read or any(store.lookups for store in found):
+            return None
+        if begun.get(array) is not neutral(reduce, kernel.arrays[array].dtype):
+            return None
+        private[array] = reduce
+    return private if begun.keys() <= private.keys() else None
+
+
+def _totals(main: Loop, begun: dict[str, Scalar]) -> dict[str, str] | None:
+    """The registers that the main loop accumulates over all its iterations; None where more than that passes on."""
+    inside = list(walk(main.body))
+    own = {item.local for item in inside if isinstance(item, Assign)}
+    totals: dict[str, str] = {}
+    for item in inside:
+        if isinstance(item, Accumulate) and item.local not in own:
+            start = begun.get(item.local)
+            if start is not neutral(item.reduce, item.expression.dtype) or totals.setdefault(item.local, item.reduce) != item.reduce:
+                return None
+        elif isinstance(item, Arg) and not {item.best, item.place} <= own:
+            return None
+    read = {e.value for item in inside for e in leaves(item) if e.op == "local"}
+    return None if read & begun.keys() else totals

@@ -1,0 +1,186 @@
+"""A program bound to sizes: calls for the driver, and where in the arena each value lies.
+
+What depends on sizes is decided here: the way of each matrix product, and into how many parts an instruction is cut.
+An instruction is cut only if each part is worth more than handing it over.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+
+from . import products
+from .driver import STATUS_SLOT, Argument, Call, Moving, Own, Repeat, trailing
+from .program import ALIGNMENT, Instruction, Loop, Program, plan_arena
+
+PART_NS = 4000  # of work in a part: handing it to a worker that is awake takes a few hundred
+
+# What an instruction takes, roughly: an operation on vectors, a byte that comes from a cache, one of a product.
+OPERATION_NS, BYTE_NS, PRODUCT_NS = 0.02, 0.02, 1 / 200
+
+
+@dataclass(frozen=True)
+class Binder:
+    """What binding needs besides the program: addresses of kernels, sizes, slots, and the threads that may take part.
+
+    slots: by buffer; temporaries lie in `arena_slot`. counters: slots for the counters of loops.
+    """
+
+    addresses: Mapping[tuple[str, bool], int]
+    sizes: Mapping[str, int]
+    slots: Mapping[int, int]
+    arena_slot: int
+    threads: int = 1
+    counters: Iterator[int] = field(default_factory=count)
+
+    def bind(self, program: Program) -> tuple[list[Call | Repeat], int]:
+        """(calls, bytes of the arena)"""
+        offsets, length = plan_arena(program, self.sizes)
+        calls, extra = self._calls(program, program.instructions, offsets, length, count(1))
+        return calls, length + extra
+
+    def _calls(
+        self,
+        program: Program,
+        instructions: Iterable[Instruction | Loop],
+        offsets: Mapping[int, int],
+        length: int,
+        tags: Iterator[int],
+    ) -> tuple[list[Call | Repeat], int]:
+        """(calls, bytes beyond the arena's `length` that they need); an instruction's tag is its number among all."""
+        calls: list[Call | Repeat] = []
+        extra = 0  # what the parts of one instruction have of their own; no two instructions run at once
+
+        def place(number: int) -> Argument:
+            return (self.arena_slot, offsets[number]) if number in offsets else (self.slots[number], 0)
+
+        for instruction in instructions:
+            if isinstance(instruction, Loop):
+                inner, needed = self._calls(program, instruction.body, offsets, length, tags)
+                moving = tuple(self._moving(program, number, place) for number in instruction.views)
+                calls.append(Repeat(instruction.count.evaluate(self.sizes), next(self.counters), moving, tuple(inner)))
+                extra = max(extra, needed)
+                continue
+            tag = next(tags)
+            arguments: list[Argument] = []
+            for number, offset in instruction.arrays:
+                slot, base = place(number)
+                arguments.append((slot, base + offset.evaluate(self.sizes) * program.buffers[number].dtype.itemsize))
+            values = [s.evaluate(self.sizes) for s in instruction.sizes]
+            if instruction.kernel.startswith("gemm"):
+                made, needed = self._product(instruction, arguments, values, length)
+            elif instruction.extent is not None:
+                made, needed = self._divided(program, instruction, arguments, values, length)
+            else:
+                if instruction.kernel.startswith("check_index"):
+                    arguments.append((STATUS_SLOT, 0))
+                    values.append(tag)
+                made, needed = [Call(self._address(instruction), (*arguments, *_integers(values)))], 0
+            calls += made
+            extra = max(extra, needed)
+        return calls, extra
+
+    def _moving(self, program: Program, number: int, place: Callable[[int], Argument]) -> Moving:
+        """A view as a slot that moves."""
+        buffer = program.buffers[number]
+        assert buffer.view is not None
+        parent, base = place(buffer.view.parent)
+        begin, step = (e.evaluate(self.sizes) * buffer.dtype.itemsize for e in (buffer.view.start, buffer.view.step))
+        return Moving(self.slots[number], parent, base + begin, step)
+
+    def _address(self, instruction: Instruction) -> int:
+        return self.addresses[instruction.kernel, instruction.fixed]
+
+    # -- kernels ------------------------------------------------------------------------------------------------
+    def _divided(
+        self, program: Program, instruction: Instruction, arguments: list[Argument], values: list[int], free: int
+    ) -> tuple[list[Call], int]:
+        """A kernel over a range, and the combining of what its parts summed."""
+        assert instruction.extent is not None
+        extent = instruction.extent.evaluate(self.sizes)
+        touched = 0
+        lengths = []
+        for number, _ in instruction.arrays:
+            buffer = program.buffers[number]
+            lengths.append(buffer.numel.evaluate(self.sizes) * buffer.dtype.itemsize)
+            touched += lengths[-1]
+        time = instruction.operations.evaluate(self.sizes) * OPERATION_NS + touched * BYTE_NS
+        grain = ALIGNMENT if extent > 64 * ALIGNMENT else 1
+        bounds = cut(extent, grain, self._parts(time))
+        own, combining, at = [], [], free
+        if len(bounds) > 1:
+            for private in instruction.private:
+                stride = _aligned(lengths[private.array])
+                own.append(Own(private.array, (self.arena_slot, at), stride))
+                if private.reduce != "scratch":
+                    buffer = program.buffers[instruction.arrays[private.array][0]]
+                    count = buffer.numel.evaluate(self.sizes)
+                    combine = self.addresses[f"combine_{private.reduce}_{buffer.dtype}", True]
+                    others = (len(bounds) - 1, stride // buffer.dtype.itemsize)
+                    where = (arguments[private.array], (self.arena_slot, at))
+                    combining.append(Call(combine, (*where, *_integers([count, *others]))))
+                at += stride * (len(bounds) - 1)
+        given = (*arguments, *_integers([*values, 0, extent]))
+        return [Call(self._address(instruction), given, bounds, tuple(own)), *combining], at - free
+
+    def _parts(self, time: float) -> int:
+        return max(1, min(self.threads, int(time / PART_NS)))
+
+    # -- matrix products ----------------------------------------------------------------------------------------
+    def _product(
+        self, instruction: Instruction, arguments: list[Argument], values: list[int], free: int
+    ) -> tuple[list[Call], int]:
+        m, n, k, lda, ldb, ldc, trans_a, trans_b, accumulate, *batched = values
+        t = instruction.kernel.rsplit("_", 1)[1]
+        time = 2 * m * n * k * PRODUCT_NS
+        batch = batched[0] if batched else 1
+        several = batch > 1 and (batch >= self.threads or self._parts(time) == 1)
+        parts = 1 if several else self._parts(time)
+        plan = products.plan(t, m, n, k, lda, ldb, bool(trans_a), bool(trans_b), bool(accumulate), parts=parts)
+        bounds = cut(batch, 1, self._parts(time * batch)) if several else cut(plan.extent, plan.grain, parts)
+        stride = _aligned(plan.work)
+        work = (self.arena_slot, free)
+        own = (Own(3, (self.arena_slot, free + stride), stride),) if len(bounds) > 1 else ()
+        common = [m, n, k, lda, ldb, ldc, plan.how]
+        if several:
+            address = self.addresses[f"gemm_batch_{t}", True]
+            rest = [*common, *batched[1:], *trailing(f"gemm_batch_{t}"), 0, batch]
+            calls = [Call(address, (*arguments, work, *_integers(rest)), bounds, own)]
+        else:
+            itemsize = products.ITEMSIZE[t]
+            rest = [*common, *trailing(f"gemm_{t}"), 0, plan.extent]
+            calls = []
+            for i in range(batch):
+                steps = [i * s * itemsize for s in batched[1:]] or [0, 0, 0]
+                where = [(slot, offset + step) for (slot, offset), step in zip(arguments, steps, strict=True)]
+                calls.append(Call(self.addresses[f"gemm_{t}", True], (*where, work, *_integers(rest)), bounds, own))
+        return calls, stride * max(len(bounds), 1)
+
+
+def cut(extent: int, grain: int, parts: int) -> tuple[tuple[int, int], ...]:
+    """The (begin, end) of at most so many parts of about one length, which begin at multiples of the grain."""
+    units = -(-extent // grain)
+    parts = max(1, min(parts, units))
+    edges = [min(extent, units * p // parts * grain) for p in range(parts + 1)]
+    return tuple((a, b) for a, b in zip(edges, edges[1:], strict=False))
+
+
+def needed_kernels(program: Program) -> set[str]:
+    """The fixed kernels that bound calls may use besides those that instructions name."""
+    found = {"run", "part", "share", "work"}
+    for instruction in program.calls:
+        if instruction.kernel.startswith("gemm_batch"):
+            found.add(instruction.kernel.replace("_batch", ""))
+        for private in instruction.private:
+            if private.reduce != "scratch":
+                dtype = program.buffers[instruction.arrays[private.array][0]].dtype
+                found.add(f"combine_{private.reduce}_{dtype}")
+    return found
+
+
+def _integers(values: list[int]) -> list[Argument]:
+    return [(0, v) for v in values]
+
+
+def _aligned(length: int) -> int:
+    return -(-length // ALIGNMENT) * ALIGNMENT

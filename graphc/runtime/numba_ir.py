@@ -1,0 +1,158 @@
+"""From a kernel's Python text to LLVM IR: Numba, with a target of graphc's own. Loads Numba.
+
+Numba's CPU target knows all of Python and NumPy; loading that takes longer than compiling ten kernels, and it is looked
+through again at every call of an intrinsic. Kernels use numbers, pointers, `range` and intrinsics. So they are compiled
+for a target that knows no more, by the passes that such functions need. The IR is what Numba's CPU target gives.
+"""
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from numba.core import codegen, compiler, cpu, fastmathpass, types, typing
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import PassManager
+from numba.core.cpu_options import FastMathOptions
+from numba.core.descriptors import TargetDescriptor
+from numba.core.target_extension import (
+    CPU,
+    dispatcher_registry,
+    jit_registry,
+    target_override,
+    target_registry,
+)
+from numba.core.typed_passes import (
+    AnnotateTypes,
+    IRLegalization,
+    NativeLowering,
+    NoPythonBackend,
+    NopythonTypeInference,
+    PreLowerStripPhis,
+)
+from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
+
+from graphc.codegen.primitives import pointer_to
+
+FAST_MATH = frozenset({"contract"})
+"""What every operation of a kernel may do: a*b + c in one rounding. Nothing else is relaxed."""
+
+NAME = "graphc"
+
+DTYPES = {"f32": types.float32, "f64": types.float64, "i32": types.int32, "i64": types.int64, "u8": types.uint8,
+          "bool": types.boolean}
+
+
+# ------------------------------------------------------------------------------------------------------------- target
+
+class Kernel(CPU):
+    """The target, as Numba names one: where a word is declared for any CPU, it is declared for kernels."""
+
+
+class Typing(typing.Context):
+    """The types of what kernels say: Numba's builtins, without NumPy, lists, sets and dictionaries."""
+
+    def load_additional_registries(self) -> None:
+        """Nothing beside the builtins."""
+
+
+class Target(cpu.CPUContext):
+    """The IR of what kernels say: arithmetic, comparisons, `range`, and the intrinsics."""
+
+    def load_additional_registries(self) -> None:
+        """Beside the builtins only what fills their registry as it is imported."""
+        from numba.cpython import builtins, numbers, rangeobj  # noqa: F401
+
+    def post_lowering(self, mod: Any, library: Any) -> None:
+        """Put the fast-math flags on. Numba also links its reference counting; kernels own nothing."""
+        fastmathpass.rewrite_module(mod, self.fastmath)
+
+
+class Descriptor(TargetDescriptor):
+    """The two contexts, made when they are first asked for."""
+
+    options = cpu.CPUTargetOptions
+
+    @functools.cached_property
+    def typing_context(self) -> Typing:
+        """The context that types kernels."""
+        return Typing()
+
+    @functools.cached_property
+    def target_context(self) -> Target:
+        """The context that emits them."""
+        return Target(self.typing_context, NAME)
+
+
+class Dispatcher:
+    """Where Numba looks for the contexts of a target."""
+
+    targetdescr = Descriptor(NAME)
+
+
+target_registry[NAME] = Kernel
+dispatcher_registry[target_registry[NAME]] = Dispatcher
+# Numba asks for a decorator before it asks whether one of its own functions, written in Python, fits: none does.
+jit_registry[target_registry[NAME]] = jit_registry[CPU]
+
+
+class Pipeline(compiler.CompilerBase):
+    """Numba's passes for a function of straight loops: no closures, no `with`, no arrays, nothing to inline."""
+
+    PASSES = (TranslateByteCode, FixupArgs, IRProcessing, ReconstructSSA, NopythonTypeInference, PreLowerStripPhis,
+              IRLegalization, AnnotateTypes, NativeLowering, NoPythonBackend)
+
+    def define_pipelines(self) -> list[PassManager]:
+        """The one list of passes."""
+        manager = PassManager("kernel")
+        for step in self.PASSES:
+            manager.add_pass(step, step.__name__)
+        manager.finalize()
+        return [manager]
+
+
+class Collected(codegen.JITCodeLibrary):
+    """A library that keeps the IR instead of compiling it."""
+
+    def __init__(self, owner: Any, name: str) -> None:
+        super().__init__(owner, name)
+        self.texts: list[str] = []
+        self.linked: list[Any] = []
+
+    def add_ir_module(self, module: Any) -> None:
+        """Keep the text of a module."""
+        self.texts.append(str(module))
+
+    def add_linking_library(self, library: Any) -> None:
+        """Keep a library that the function needs."""
+        self.linked.append(library)
+
+    def finalize(self) -> None:
+        """Nothing more is compiled."""
+        self._finalized = True
+
+
+# ------------------------------------------------------------------------------------------------------------ compile
+
+def numba_ir(function: Callable[..., Any], name: str, signature: tuple[str, ...]) -> tuple[list[str], str]:
+    """The LLVM modules that make up a kernel, as text, and the name of its function there.
+
+    Raises what Numba and llvmlite raise for a function that is no kernel.
+    """
+    flags = compiler.Flags()
+    flags.no_compile = True
+    flags.no_cpython_wrapper = True
+    flags.no_cfunc_wrapper = True
+    flags.no_rewrites = True
+    flags.noalias = True
+    flags.error_model = "numpy"
+    flags.fastmath = FastMathOptions(set(FAST_MATH))
+
+    parameters = tuple(pointer_to(DTYPES[t[:-1]]) if t.endswith("*") else DTYPES[t] for t in signature)
+    contexts = Dispatcher.targetdescr
+    library = Collected(contexts.target_context.codegen(), name)
+    with global_compiler_lock, target_override(NAME):
+        result = compiler.compile_extra(contexts.typing_context, contexts.target_context, function, parameters,
+                                        types.none, flags, {}, library=library, pipeline_class=Pipeline)
+    used = [str(other._get_module_for_linking()) for other in library.linked]
+    return library.texts + used, result.fndesc.llvm_func_name

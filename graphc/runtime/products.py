@@ -1,0 +1,288 @@
+"""Matrix products: the kernels, and the choice among their ways by size.
+
+C (m, n) = or += op(A) (m, k) @ op(B) (k, n), row-major, is computed panel by panel: a panel is some columns of B over a
+block of the inner axis, small enough for the nearest cache, and every tile of rows of A runs over it. Operands are used
+where they lie if that is cheap, and packed into the order in which tiles read them if it is not. A product by a vector
+is left to OpenBLAS, whose routines for it are as fast as memory.
+
+`plan` says how a product of given sizes is done; the constants were measured on processors with AVX-512.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from graphc.codegen import tiles
+from graphc.runtime.cache import KernelSource
+
+INNER = 256    # steps of the inner axis in a block: a panel of them is two thirds of the nearest cache
+ROWS = 512     # rows of A in a block: with INNER steps of it, half of the second cache
+MANY_TILES = 16  # tiles over one panel from which on it pays that the first packs it for the others
+
+# the bits of `how`
+TRANSPOSED_A, TRANSPOSED_B, ACCUMULATE, PACK_A, PACK_B, PACKED_B, BY_COLUMNS, USE_BLAS = (1 << i for i in range(8))
+
+
+# ------------------------------------------------------------------------------------------------------------ kernels
+
+_GEMM = '''
+def gemm_{t}(a, b, c, work, m, n, k, lda, ldb, ldc, how, gemm, gemv, begin, end):
+    """Rows (or columns, BY_COLUMNS) from `begin` to `end` of C = or += op(A) @ op(B)."""
+    trans_a = how & {TRANSPOSED_A} != 0
+    trans_b = how & {TRANSPOSED_B} != 0
+    by_columns = how & {BY_COLUMNS} != 0
+    accumulate = select(how & {ACCUMULATE} != 0, 1, 0)
+    row_a = select(trans_a, 1, lda)
+    step_a = select(trans_a, lda, 1)
+    first_row = select(by_columns, 0, begin)
+    last_row = select(by_columns, m, end)
+    first_column = select(by_columns, begin, 0)
+    last_column = select(by_columns, end, n)
+    rows = last_row - first_row
+    columns = last_column - first_column
+    if k == 0:
+        if accumulate == 0:
+            for i in range(first_row, last_row):
+                for j in range(first_column, last_column):
+                    c[i * ldc + j] = {t}(0)
+    elif rows <= 0 or columns <= 0:
+        pass
+    elif how & {USE_BLAS} != 0:
+        keep = select(accumulate != 0, {t}(1), {t}(0))
+        left = at(a, first_row * row_a)
+        right = at(b, first_column * select(trans_b, ldb, 1))
+        out = at(c, first_row * ldc + first_column)
+        if columns == 1:
+            kind = select(trans_a, 112, 111)
+            ccall(gemv, i32(101), i32(kind), i32(select(trans_a, k, rows)), i32(select(trans_a, rows, k)), {t}(1),
+                  left, i32(lda), right, i32(select(trans_b, 1, ldb)), keep, out, i32(ldc))
+        elif rows == 1:
+            kind = select(trans_b, 111, 112)
+            ccall(gemv, i32(101), i32(kind), i32(select(trans_b, columns, k)), i32(select(trans_b, k, columns)),
+                  {t}(1), right, i32(ldb), left, i32(step_a), keep, out, i32(1))
+        else:
+            ccall(gemm, i32(101), i32(select(trans_a, 112, 111)), i32(select(trans_b, 112, 111)), i32(rows),
+                  i32(columns), i32(k), {t}(1), left, i32(lda), right, i32(ldb), keep, out, i32(ldc))
+    else:
+        packed = how & {PACKED_B} != 0
+        pack_a = how & {PACK_A} != 0
+        pack_b = how & {PACK_B} != 0
+        block_a = at(work, {panel_room})
+        inner_blocks = (k + {INNER} - 1) // {INNER}
+        inner = (k + inner_blocks - 1) // inner_blocks
+        row_blocks = (rows + {ROWS} - 1) // {ROWS}
+        block = ((rows + row_blocks - 1) // row_blocks + {H} - 1) // {H} * {H}
+        for p in range(0, k, inner):
+            steps = select(k - p < inner, k - p, inner)
+            add = select(p == 0, accumulate, 1)
+            for i in range(first_row, last_row, block):
+                height = select(last_row - i < block, last_row - i, block)
+                count = (height + {H} - 1) // {H}
+                low = height // count
+                higher = height - low * count
+                if pack_a:
+                    low = {H}
+                    higher = 0
+                    for q in range(count):
+                        tile_rows = select(height - q * {H} < {H}, height - q * {H}, {H})
+                        here = at(block_a, q * {H} * steps)
+                        source = at(a, (i + q * {H}) * row_a + p * step_a)
+                        if trans_a:
+                            if tile_rows == {H}:
+                                for y in range(steps):
+                                    for x in range({H}):
+                                        here[y * {H} + x] = source[y * lda + x]
+                            else:
+                                for y in range(steps):
+                                    for x in range(tile_rows):
+                                        here[y * {H} + x] = source[y * lda + x]
+                        else:
+                            for x in range(tile_rows):
+                                to = at(here, x * steps)
+                                row = at(source, x * lda)
+                                for y in range(steps):
+                                    to[y] = row[y]
+                a_row = select(pack_a, select(trans_a, 1, steps), row_a)
+                a_step = select(pack_a, select(trans_a, {H}, 1), step_a)
+                j = first_column
+                if height <= {SLIM_ROWS} and not trans_b and not packed:
+                    while j + {slim} <= last_column:
+                        slim(height, at(a, i * row_a + p * step_a), row_a, step_a, at(b, p * ldb + j), ldb, steps,
+                             at(c, i * ldc + j), ldc, add)
+                        j += {slim}
+                while j < last_column:
+                    wide = select(last_column - j < {W}, last_column - j, {W})
+                    panel = at(b, p * ldb + j)
+                    b_step = ldb
+                    r = i
+                    q = 0
+                    if packed:
+                        panel = at(b, j * k + p * {W})
+                        b_step = {W}
+                    elif trans_b:
+                        pack_transposed(at(b, j * ldb + p), ldb, steps, wide, work)
+                        panel = work
+                        b_step = {W}
+                    elif pack_b and wide > {L} and low + select(higher > 0, 1, 0) == {H}:
+                        place = select(pack_a, 0, i * row_a + p * step_a)
+                        if pack_a:
+                            tile_packing(wide, block_a, a_row, a_step, panel, ldb, steps, at(c, i * ldc + j), ldc, add,
+                                         work)
+                        else:
+                            tile_packing(wide, at(a, place), a_row, a_step, panel, ldb, steps, at(c, i * ldc + j), ldc,
+                                         add, work)
+                        panel = work
+                        b_step = {W}
+                        r = i + {H}
+                        q = 1
+                    while q < count:
+                        tile_rows = low + select(q < higher, 1, 0)
+                        if pack_a:
+                            tile_rows = select(height - q * {H} < {H}, height - q * {H}, {H})
+                            tile(tile_rows, wide, at(block_a, q * {H} * steps), a_row, a_step, panel, b_step, steps,
+                                 at(c, r * ldc + j), ldc, add)
+                        else:
+                            tile(tile_rows, wide, at(a, r * row_a + p * step_a), a_row, a_step, panel, b_step, steps,
+                                 at(c, r * ldc + j), ldc, add)
+                        r += tile_rows
+                        q += 1
+                    j += {W}
+'''
+
+_GEMM_BATCH = '''
+def gemm_batch_{t}(a, b, c, work, m, n, k, lda, ldb, ldc, how, stride_a, stride_b, stride_c, gemm, gemv, one, begin,
+                   end):
+    """The products from `begin` to `end` of a batch, their matrices stride_* elements apart; `one` computes one."""
+    arguments = scratch()
+    arguments[3] = address(work)
+    arguments[4] = m
+    arguments[5] = n
+    arguments[6] = k
+    arguments[7] = lda
+    arguments[8] = ldb
+    arguments[9] = ldc
+    arguments[10] = how
+    arguments[11] = gemm
+    arguments[12] = gemv
+    arguments[13] = 0
+    arguments[14] = select(how & {BY_COLUMNS} != 0, n, m)
+    for i in range(begin, end):
+        arguments[0] = address(at(a, i * stride_a))
+        arguments[1] = address(at(b, i * stride_b))
+        arguments[2] = address(at(c, i * stride_c))
+        call(one, arguments)
+'''
+
+_PACK = '''
+def pack_{t}(b, out, n, k, ldb, trans_b):
+    """All panels of op(B) (k, n), one after another: what a product with PACKED_B reads."""
+    for j in range(0, n, {W}):
+        wide = select(n - j < {W}, n - j, {W})
+        panel = at(out, j * k)
+        if trans_b != 0:
+            pack_transposed(at(b, j * ldb), ldb, k, wide, panel)
+        else:
+            for p in range(k):
+                row = at(b, p * ldb + j)
+                to = at(panel, p * {W})
+                if wide == {W}:
+                    for x in range({W}):
+                        to[x] = row[x]
+                else:
+                    for x in range({W}):
+                        to[x] = {t}(0)
+                    for x in range(wide):
+                        to[x] = row[x]
+'''
+
+
+def _words(t: str) -> dict[str, object]:
+    """What the texts above depend on besides their sizes."""
+    wide = tiles.lanes(ITEMSIZE[t])
+    return {
+        "t": t, "L": wide, "W": tiles.VECTORS * wide, "H": tiles.most_rows(), "INNER": INNER, "ROWS": ROWS,
+        "SLIM_ROWS": tiles.SLIM_ROWS, "slim": tiles.SLIM_VECTORS * wide, "panel_room": panel_room(t),
+        "TRANSPOSED_A": TRANSPOSED_A, "TRANSPOSED_B": TRANSPOSED_B, "ACCUMULATE": ACCUMULATE, "PACK_A": PACK_A,
+        "PACK_B": PACK_B, "PACKED_B": PACKED_B, "BY_COLUMNS": BY_COLUMNS, "USE_BLAS": USE_BLAS,
+    }
+
+
+ITEMSIZE = {"f32": 4, "f64": 8}
+
+
+def sources() -> list[KernelSource]:
+    """The kernels of matrix products."""
+    found = []
+    for t in ITEMSIZE:
+        words = _words(t)
+        pointers = (f"{t}*",) * 4
+        found += [
+            KernelSource(f"gemm_{t}", _GEMM.format(**words), pointers + ("i64",) * 11),
+            KernelSource(f"gemm_batch_{t}", _GEMM_BATCH.format(**words), pointers + ("i64",) * 15),
+            KernelSource(f"pack_{t}", _PACK.format(**words), (f"{t}*",) * 2 + ("i64",) * 4),
+        ]
+    return found
+
+
+def panel_room(t: str) -> int:
+    """The elements of a panel of a block, its steps rounded up to a vector's lanes."""
+    return (INNER + tiles.lanes(ITEMSIZE[t])) * tiles.VECTORS * tiles.lanes(ITEMSIZE[t])
+
+
+def packed_size(t: str, n: int, k: int) -> int:
+    """The elements of a packed (k, n), with what `pack_transposed` writes beyond its last panel."""
+    wide = tiles.lanes(ITEMSIZE[t])
+    panel = tiles.VECTORS * wide
+    return (-(-n // panel) * k + wide) * panel
+
+
+# ------------------------------------------------------------------------------------------------------------- choice
+
+@dataclass(frozen=True)
+class Plan:
+    """How a product is done: the bits for the kernel, what its range runs over, and the bytes of `work` for a part.
+
+    grain: parts begin at multiples of it.
+    """
+
+    how: int
+    extent: int
+    grain: int
+    work: int
+
+
+def plan(t: str, m: int, n: int, k: int, lda: int, ldb: int, trans_a: bool, trans_b: bool, accumulate: bool,
+         packed_b: bool = False, parts: int = 1) -> Plan:
+    """The cheapest way for given sizes, by a model of a few measured rules.
+
+    - A vector times a matrix, and few rows times a transposed matrix, are bound by memory: OpenBLAS.
+    - B is packed by the first of many tiles that run over a panel; a transposed one always.
+    - A is packed where a block of it would fall on few sets of the second cache (its rows a multiple of 2 KiB apart),
+      or where it is transposed with many steps, each on a page of its own; but only for many columns, which pay for it.
+    - Parts are rows where there are enough, else columns.
+    """
+    itemsize = ITEMSIZE[t]
+    height, panel = tiles.most_rows(), tiles.VECTORS * tiles.lanes(itemsize)
+    how = TRANSPOSED_A * trans_a | TRANSPOSED_B * trans_b | ACCUMULATE * accumulate | PACKED_B * packed_b
+    by_columns = m < 2 * height * parts and n >= panel * parts or m < n // 4 and m < 8 * height * parts
+    if n == 1:
+        by_columns = False
+    how |= BY_COLUMNS * by_columns
+    extent, grain = (n, panel) if by_columns else (m, height)
+    if not packed_b and (n == 1 or trans_b and m < tiles.SLIM_ROWS or m == 1 and k * n > 1 << 14):
+        return Plan(how | USE_BLAS, extent, grain, 0)
+    rows = m if by_columns else -(-m // parts)
+    columns = -(-n // parts) if by_columns else n
+    far = lda * itemsize
+    spread = trans_a and min(k, INNER) * far > 1 << 18 or not trans_a and far % 2048 == 0 and rows > 256
+    pack_a = columns >= 8 * panel and rows >= 4 * height and spread and k > 64
+    if not packed_b and not trans_b and rows >= MANY_TILES * height:
+        how |= PACK_B
+    work = panel_room(t) * itemsize
+    if pack_a:
+        how |= PACK_A
+        work += min(-(-rows // height) * height, ROWS + height) * INNER * itemsize
+    return Plan(how, extent, grain, work)
+
+
+Packer = Callable[..., None]

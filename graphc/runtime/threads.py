@@ -1,0 +1,192 @@
+"""Threads: parts of one instruction, run side by side by a pool of workers.
+
+An instruction that was divided is shared out: the thread that runs the program puts it on the table, and it and the
+workers take its parts from there, one by one, until none is left. A worker that is late finds nothing to do, and costs
+nothing. Which thread runs a part makes no difference to the result: parts are cut beforehand, each has its own memory
+for sums, and these are added in the order of the parts. So the same number of parts gives the same bits.
+
+Workers wait for work in a loop for a fraction of a millisecond, then sleep. There is one pool in a process; OpenBLAS
+is told to use one thread. A program that finds the pool taken, by another thread, runs its parts by itself.
+"""
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+from typing import Any
+
+from graphc.errors import RuntimeFault
+
+VARIABLE = "GRAPHC_NUM_THREADS"
+
+# Words of the table, each on a cache line of its own.
+TICKET, DONE, BUSY, SLEEPING, CODE, SLOTS, WORKERS, PART, SHARE, POST, WAIT, SEMAPHORE = (8 * i for i in range(12))
+TABLE_WORDS = 8 * 16
+MOST_PARTS = 1 << 15  # a ticket holds the number of parts and of the next one in 16 bits each
+SPINS = 4000          # looks at the table before a worker sleeps: about a tenth of a millisecond
+
+PART_TEXT = '''
+def part(code, slots, p):
+    """Run part p of the divided instruction at `code`."""
+    arguments = scratch()
+    n = code[1]
+    parts = code[2]
+    for j in range(n - 2):
+        arguments[j] = slots[code[4 + 2 * j]] + code[5 + 2 * j]
+    bounds = 2 * n
+    arguments[n - 2] = code[bounds + 2 * p]
+    arguments[n - 1] = code[bounds + 2 * p + 1]
+    own = bounds + 2 * parts
+    if p > 0:
+        for j in range(code[own]):
+            entry = own + 1 + 4 * j
+            arguments[code[entry]] = slots[code[entry + 1]] + code[entry + 2] + (p - 1) * code[entry + 3]
+    call(code[0], arguments)
+'''
+
+SHARE_TEXT = f'''
+def share(code, slots, table):
+    """Run all parts of the divided instruction at `code`, with the workers' help if the table is free."""
+    arguments = scratch()
+    parts = code[2]
+    run = table[{PART}]
+    arguments[0] = address(code)
+    arguments[1] = address(slots)
+    if table[{WORKERS}] == 0 or atomic_swap(table, {BUSY}, 1) != 0:
+        for p in range(parts):
+            arguments[2] = p
+            call(run, arguments)
+    else:
+        table[{CODE}] = address(code)
+        table[{SLOTS}] = address(slots)
+        atomic_store(table, {DONE}, 0)
+        atomic_store(table, {TICKET}, parts << 16)
+        if atomic_load(table, {SLEEPING}) != 0:
+            for s in range(atomic_swap(table, {SLEEPING}, 0)):
+                ccall(table[{POST}], table[{SEMAPHORE}])
+        p = atomic_add(table, {TICKET}, 1) & 65535
+        while p < parts:
+            arguments[2] = p
+            call(run, arguments)
+            atomic_add(table, {DONE}, 1)
+            p = atomic_add(table, {TICKET}, 1) & 65535
+        while atomic_load(table, {DONE}) != parts:
+            pause()
+        atomic_store(table, {TICKET}, 0)
+        atomic_store(table, {BUSY}, 0)
+'''
+
+WORK_TEXT = f'''
+def work(table):
+    """A worker: take parts from the table, for ever."""
+    arguments = scratch()
+    spins = 0
+    while True:
+        ticket = atomic_load(table, {TICKET})
+        if (ticket & 65535) < (ticket >> 16):
+            ticket = atomic_add(table, {TICKET}, 1)
+            p = ticket & 65535
+            if p < (ticket >> 16):
+                arguments[0] = table[{CODE}]
+                arguments[1] = table[{SLOTS}]
+                arguments[2] = p
+                call(table[{PART}], arguments)
+                atomic_add(table, {DONE}, 1)
+            spins = 0
+        elif spins < {SPINS}:
+            pause()
+            spins += 1
+        else:
+            atomic_add(table, {SLEEPING}, 1)
+            ticket = atomic_load(table, {TICKET})
+            if (ticket & 65535) >= (ticket >> 16):
+                ccall(table[{WAIT}], table[{SEMAPHORE}])
+            spins = 0
+'''
+
+
+def default_threads() -> int:
+    """How many threads a model may use: $GRAPHC_NUM_THREADS, or as many as this process has processors."""
+    text = os.environ.get(VARIABLE)
+    if text is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not text.isdecimal() or int(text) < 1:
+        raise RuntimeFault(f"{VARIABLE} is {text!r}", why="it is the number of threads that a model may use",
+                           how="set it to 1 or more, or remove it")
+    return int(text)
+
+
+def checked_threads(count: int | None) -> int:
+    """A number of threads as it was asked for; None asks for the default. RuntimeFault where it is no such number."""
+    if count is None:
+        return default_threads()
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise RuntimeFault(f"threads={count!r}", why="it is the number of threads that a model may use",
+                           how="pass 1 or more, or nothing")
+    return count
+
+
+class _Pool:
+    """The table, and the workers around it."""
+
+    def __init__(self) -> None:
+        raw = ctypes.create_string_buffer(8 * TABLE_WORDS + 64)
+        self._kept = raw
+        self.address = -(-ctypes.addressof(raw) // 64) * 64
+        self.table = (ctypes.c_int64 * TABLE_WORDS).from_address(self.address)
+        self.workers = 0
+        self._lock = threading.Lock()
+        self._semaphore = ctypes.create_string_buffer(64)
+
+    def grow(self, workers: int) -> None:
+        """See to it that there are so many workers; none where the platform has no semaphores of the kind used."""
+        if workers <= self.workers or not sys.platform.startswith("linux"):
+            return
+        with self._lock:
+            from graphc.runtime import driver
+
+            addresses = driver.fixed_kernels("part", "work", "share")
+            if self.workers == 0:
+                self.table[SHARE] = addresses["share"]
+                library = ctypes.CDLL(None)
+                library.sem_init(self._semaphore, 0, 0)
+                self.table[POST] = _address(library.sem_post)
+                self.table[WAIT] = _address(library.sem_wait)
+                self.table[SEMAPHORE] = ctypes.addressof(self._semaphore)
+                self.table[PART] = addresses["part"]
+            work = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(addresses["work"])
+            place = (ctypes.c_int64 * 1)(self.address)
+            while self.workers < workers:
+                threading.Thread(target=_serve, args=(work, place), daemon=True, name="graphc worker").start()
+                self.workers += 1
+            self.table[WORKERS] = self.workers
+
+
+def _serve(work: Any, place: Any) -> None:
+    work(ctypes.addressof(place))
+
+
+def _address(function: Any) -> int:
+    address = ctypes.cast(function, ctypes.c_void_p).value
+    assert address is not None
+    return address
+
+
+_pool = _Pool()
+
+
+def pool(threads: int) -> int:
+    """The address of the table of a pool in which so many threads, the caller's among them, take part."""
+    _pool.grow(threads - 1)
+    return _pool.address
+
+
+def _after_fork() -> None:
+    """A child process has the table but none of the workers."""
+    global _pool
+    _pool = _Pool()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

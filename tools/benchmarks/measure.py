@@ -1,0 +1,112 @@
+"""Measuring: first that all competitors compute the same, then their times in turns."""
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .workload import Run
+
+BLOCK_SECONDS = 4e-3
+"""Calls are timed in blocks of about so long, or one by one where one takes longer."""
+MOST_ROUNDS, FEWEST_ROUNDS = 41, 7
+REST_SLICE, REST_LIMIT = 2e-3, 0.25
+"""Seconds: see `rest`."""
+AGREEMENT_CALLS = 3
+"""Calls before the outputs are compared: a training step's parameters then hold several updates."""
+
+
+class Disagreement(Exception):
+    """Two competitors do not compute the same."""
+
+
+def difference(value: np.ndarray[Any, Any], reference: np.ndarray[Any, Any]) -> float:
+    """‖value − reference‖ / ‖reference‖; infinite where a shape differs or a number is not finite."""
+    if value.shape != reference.shape:
+        return np.inf
+    value, reference = value.astype(np.float64), reference.astype(np.float64)
+    if not (np.isfinite(value).all() and np.isfinite(reference).all()):
+        return np.inf
+    size = float(np.linalg.norm(reference))
+    return float(np.linalg.norm(value - reference)) / (size or 1.0)
+
+
+def agree(name: str, value: Mapping[str, Any], reference: Mapping[str, Any], tolerance: float) -> None:
+    """Raise Disagreement unless a competitor's outputs are those of graphc within the tolerance."""
+    if value.keys() != reference.keys():
+        raise Disagreement(f"{name} gives {', '.join(sorted(value))}, and graphc {', '.join(sorted(reference))}")
+    for output, expected in reference.items():
+        found = difference(np.asarray(value[output]), np.asarray(expected))
+        if not found <= tolerance:
+            raise Disagreement(f"{name} and graphc disagree on {output}: ‖difference‖/‖value‖ is {found:.2e}, and "
+                               f"{tolerance:.0e} is allowed")
+
+
+def outputs(run: Run) -> Mapping[str, Any]:
+    """A run's outputs after some calls."""
+    result = None
+    for _ in range(AGREEMENT_CALLS):
+        result = run.call()
+    return {name: np.array(value) for name, value in run.read(result).items()}
+
+
+def rest() -> None:
+    """Wait until the process uses no processor.
+
+    Pools of threads spin for a while after their last work, OpenBLAS's for a tenth of a second, and would take a core
+    from whoever is next.
+    """
+    end = time.perf_counter() + REST_LIMIT
+    while time.perf_counter() < end:
+        before = time.process_time()
+        time.sleep(REST_SLICE)
+        if time.process_time() - before < REST_SLICE / 10:
+            return
+
+
+def in_turns(calls: Mapping[str, Callable[[], Any]], seconds: float, resting: bool = False,
+             rounds: Sequence[int] = (FEWEST_ROUNDS, MOST_ROUNDS)) -> dict[str, list[float]]:
+    """Seconds a call, for each competitor one value a round, over about `seconds` in all.
+
+    In a round everyone has a block, and the next round begins with another, so that what else happens on the machine
+    hits all alike. Each block follows a call that is not timed, since the others have emptied the caches. `resting`:
+    each begins when the threads of the others are idle.
+    """
+    counts: dict[str, int] = {}
+    total = 0.0
+    for name, call in calls.items():
+        call()
+        single = min(_timed(call, 1) for _ in range(3))
+        counts[name] = max(1, round(BLOCK_SECONDS / max(single, 1e-9)))
+        total += single * (counts[name] + 1)
+        if resting:
+            begin = time.perf_counter()
+            rest()
+            total += time.perf_counter() - begin
+    fewest, most = rounds
+    order = list(calls)
+    times: dict[str, list[float]] = {name: [] for name in order}
+    for turn in range(max(fewest, min(most, int(seconds / total)))):
+        for place in range(len(order)):
+            name = order[(place + turn) % len(order)]
+            if resting:
+                rest()
+            calls[name]()
+            times[name].append(_timed(calls[name], counts[name]))
+    return times
+
+
+def _timed(call: Callable[[], Any], count: int) -> float:
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        begin = time.perf_counter()
+        for _ in range(count):
+            call()
+        return (time.perf_counter() - begin) / count
+    finally:
+        if collecting:
+            gc.enable()

@@ -1,0 +1,99 @@
+"""What the machine can do at best, measured in the same run and in turn with what is held against it."""
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+
+ITERATIONS = 100_000
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
+
+
+def side_by_side(calls: list[Callable[[], Any]]) -> Callable[[], Any]:
+    """All calls at once, each in a thread; they must release Python's lock."""
+    if len(calls) == 1:
+        return calls[0]
+    pool = _pool(len(calls))
+
+    def run() -> None:
+        for future in [pool.submit(call) for call in calls]:
+            future.result()
+    return run
+
+
+@functools.cache
+def _multiply_add() -> tuple[Any, int, Any]:
+    """(a compiled loop of independent multiply-adds of whole registers, its float32 operations a turn, its owner)"""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    features = llvm.get_host_cpu_features()
+    wide = features.get("avx512f", False)
+    lanes = 16 if wide else 8 if features.get("avx", False) else 4
+    # Enough chains to hide the latency of a multiply-add, and few enough for the registers: 16 of them with AVX2.
+    chains = 24 if wide or "aarch64" in llvm.get_default_triple() else 12
+    vector = f"<{lanes} x float>"
+    text = [
+        f"declare {vector} @llvm.fma.v{lanes}f32({vector}, {vector}, {vector})",
+        "define float @peak(i64 %n, float %a, float %b) {", "entry:",
+        f"  %a0 = insertelement {vector} poison, float %a, i32 0",
+        f"  %av = shufflevector {vector} %a0, {vector} poison, <{lanes} x i32> zeroinitializer",
+        f"  %b0 = insertelement {vector} poison, float %b, i32 0",
+        f"  %bv = shufflevector {vector} %b0, {vector} poison, <{lanes} x i32> zeroinitializer",
+        # the chains begin at different values, or they would be one
+        *(f"  %s{i} = fmul {vector} %av, splat (float {float(i)})" for i in range(chains)),
+        "  br label %loop", "loop:", "  %i = phi i64 [ 0, %entry ], [ %j, %loop ]",
+        *(f"  %x{i} = phi {vector} [ %s{i}, %entry ], [ %y{i}, %loop ]" for i in range(chains)),
+        *(f"  %y{i} = call {vector} @llvm.fma.v{lanes}f32({vector} %x{i}, {vector} %av, {vector} %bv)"
+          for i in range(chains)),
+        "  %j = add i64 %i, 1", "  %more = icmp slt i64 %j, %n", "  br i1 %more, label %loop, label %done", "done:",
+        f"  %t0 = fadd {vector} %y0, %y0",
+        *(f"  %t{i} = fadd {vector} %t{i - 1}, %y{i}" for i in range(1, chains)),
+        f"  %r = extractelement {vector} %t{chains - 1}, i32 0", "  ret float %r", "}"]
+    machine = llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=features.flatten(), opt=2)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly("\n".join(text)), machine)
+    engine.finalize_object()
+    kind = ctypes.CFUNCTYPE(ctypes.c_float, ctypes.c_int64, ctypes.c_float, ctypes.c_float)
+    return kind(engine.get_function_address("peak")), 2 * lanes * chains, engine
+
+
+def peak_call(threads: int) -> tuple[Callable[[], Any], float]:
+    """(a call, its float32 operations)"""
+    function, operations, _ = _multiply_add()
+    call = side_by_side([functools.partial(function, ITERATIONS, 0.5, 1.0)] * threads)
+    return call, float(operations) * ITERATIONS * threads
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The arithmetic of a workload, as multiply-adds that wait for nothing, on every core in use."""
+
+    operations: float
+    name: str = "peak"
+
+    def prepare(self, threads: int) -> tuple[Callable[[], Any], float]:
+        call, done = peak_call(threads)
+        return call, self.operations / done
+
+
+@dataclass(frozen=True)
+class Copy:
+    """np.copyto over `values` float32, a part on every core in use: the workload reads and writes as much."""
+
+    values: int
+    name: str = "copy"
+
+    def prepare(self, threads: int) -> tuple[Callable[[], Any], float]:
+        source, target = np.ones(self.values, np.float32), np.zeros(self.values, np.float32)
+        parts = zip(np.array_split(target, threads), np.array_split(source, threads))
+        return side_by_side([functools.partial(np.copyto, t, s) for t, s in parts]), 1.0
