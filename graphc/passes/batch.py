@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from ..graph import scalar as sc
 from ..graph.formula import Affine, Clause, Formula, Index, Lookup, Read, renumber, var
 from ..graph.graph import with_operands
 from ..graph.node import Node, TensorType, postorder
@@ -127,22 +128,40 @@ def _formula(node: Node, operands: Sequence[Operand], length: Size) -> Node:
     """Any formula: a loop variable more, by which stacked operands and the result are indexed."""
     formula = row_of(node.op).formula(node)
     assert formula is not None, node.op
-    stacked = [s for _, s in operands]
+    clauses = tuple(_clause(c, operands, length, (var(0),)) for c in formula.clauses)
+    return _over(node, operands, replace(formula, clauses=clauses), (length, *node.shape))
+
+
+def is_movement(node: Node) -> bool:
+    """Does a formula only put elements, or sums of them, elsewhere, among zeros?"""
+    formula: Formula = node.attr("formula")
+    zeros = formula.init is None or sc.is_const(formula.init, 0)
+    return zeros and formula.reduce in ("assign", "sum") and all(c.body.op == "arg" for c in formula.clauses)
+
+
+def summed_formula(node: Node, operands: Sequence[Operand], length: Size) -> Node | None:
+    """Σ over the steps of a formula that assigns or adds: a loop variable more, by which the result is not indexed."""
+    formula: Formula = node.attr("formula")
+    if formula.reduce not in ("assign", "sum") or (formula.init is not None and not sc.is_const(formula.init, 0)):
+        return None
+    clauses = tuple(_clause(c, operands, length, ()) for c in formula.clauses)
+    return _over(node, operands, Formula(clauses, "sum", sc.const(0, node.dtype), formula.checks), node.shape)
+
+
+def _over(node: Node, operands: Sequence[Operand], formula: Formula, shape: tuple[Size, ...]) -> Node:
+    kind = TensorType(node.dtype, shape)
+    return Node("formula", tuple(o for o, _ in operands), kind, formula=formula, shape=shape)
+
+
+def _clause(clause: Clause, operands: Sequence[Operand], length: Size, at: tuple[Affine, ...]) -> Clause:
+    """The clause over the steps too: a variable in front, by which stacked operands are indexed; `at` in the result."""
+    moved = renumber(clause, (length, *clause.box), {a: var(a + 1) for a in range(len(clause.box))})
+
+    def row(operand: int) -> tuple[Affine, ...]:
+        return (var(0),) if operands[operand][1] else ()
 
     def index(i: Index) -> Index:
-        return Lookup(i.operand, here(i.operand, i.map)) if isinstance(i, Lookup) else i
+        return Lookup(i.operand, (*row(i.operand), *i.map)) if isinstance(i, Lookup) else i
 
-    def here(operand: int, axes: tuple[Affine, ...]) -> tuple[Affine, ...]:
-        return (var(0), *axes) if stacked[operand] else axes
-
-    def clause(c: Clause) -> Clause:
-        moved = renumber(c, (length, *c.box), {a: var(a + 1) for a in range(len(c.box))})
-        reads = tuple(
-            Read(r.operand, ((var(0),) if stacked[r.operand] else ()) + tuple(map(index, r.map))) for r in moved.reads
-        )
-        return replace(moved, reads=reads, write=(var(0), *map(index, moved.write)))
-
-    shape = (length, *node.shape)
-    wider = Formula(tuple(map(clause, formula.clauses)), formula.reduce, formula.init, formula.checks)
-    kind = TensorType(node.dtype, shape)
-    return Node("formula", tuple(o for o, _ in operands), kind, formula=wider, shape=shape)
+    reads = tuple(Read(r.operand, (*row(r.operand), *map(index, r.map))) for r in moved.reads)
+    return replace(moved, reads=reads, write=(*at, *map(index, moved.write)))

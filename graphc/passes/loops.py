@@ -16,7 +16,7 @@ from ..ops import build
 from ..ops.build import make
 from ..ops.contract import split_spec
 from ..ops.scan import Scan, item, with_body
-from .batch import Operand, batch, can_batch, stack, step_letter
+from .batch import Operand, batch, can_batch, is_movement, stack, step_letter, summed_formula
 from .rewrite import EXACT, LIMIT, VALUE_CHANGING, Firings, Rule
 
 Results = dict[int, Node]  # the number of a loop's result → the node to put in its place
@@ -372,23 +372,27 @@ def _worth(root: Node, kept: set[Node], body: Body, stacks: Collection[Node]) ->
     return all(map(can_batch, _late(root, kept, body))) and (not stacks or _weighs(root, kept, body))
 
 
+LINEAR = ("neg", "add", "sub", "concat", "transpose", "reshape")  # the sum of the results is the result of the sums
+
+
 def _summed(term: Node, stacks: dict[Node, Operand], scan: Scan) -> Node:
     """Σ over the steps of a value."""
-    if term.op == "einsum" and term not in stacks:
+    if term not in stacks:
+        if term.op in LINEAR and all(o.shape == term.shape or term.op in MOVEMENTS for o in term.operands):
+            return with_operands(term, tuple(_summed(o, stacks, scan) for o in term.operands))
+        if term.op == "formula" and len(term.operands) == 1 and is_movement(term):
+            return with_operands(term, (_summed(term.operands[0], stacks, scan),))
         operands = batch(term.operands, stacks, scan.length)
-        if any(stacked for _, stacked in operands):
+        changing = any(stacked for _, stacked in operands)
+        if term.op == "einsum" and changing:
             inputs, output = split_spec(term.attr("spec"))
             t = step_letter(term)
             terms = [t + i if stacked else i for i, (_, stacked) in zip(inputs, operands, strict=True)]
             return build.einsum(f"{','.join(terms)}->{output}", *(o for o, _ in operands))
-    if term.op == "neg" and term not in stacks:
-        return make("neg", _summed(term.operands[0], stacks, scan))
-    if term.op == "sum" and term not in stacks:
-        ((value, stacked),) = batch(term.operands, stacks, scan.length)
-        if stacked:
-            return build.reduce("sum", value, (0, *(a + 1 for a in term.attr("axes"))))
-    if term.op == "reshape" and term not in stacks:
-        return build.reshape(_summed(term.operands[0], stacks, scan), term.shape)
+        if term.op == "formula" and changing and (moved := summed_formula(term, operands, scan.length)) is not None:
+            return moved
+        if term.op == "sum" and changing:
+            return build.reduce("sum", operands[0][0], (0, *(a + 1 for a in term.attr("axes"))))
     ((value, stacked),) = batch([term], stacks, scan.length)
     if stacked:
         return build.reduce("sum", value, (0,))

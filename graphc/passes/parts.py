@@ -92,4 +92,27 @@ def _together(a: Parts, b: Parts) -> Parts | None:
     return result if not a and not b else None
 
 
-RULES: tuple[Rule, ...] = (sum_of_parts,)
+SLICED = ("add", "sub", "mul", "neg")  # so light that an element that two slices hold may be computed twice
+
+
+@rule("slice of a sum", EXACT, "a slice of a sum is the sum of slices: the sections of a split are never put together")
+def slice_of_sum(node: Node, memo: Memo) -> Node | None:
+    if node.op != "slice" or node.operands[0].op not in SLICED:
+        return None
+    (x,) = node.operands
+    return make(x.op, *(_section(o, node, x.type.rank) for o in x.operands))
+
+
+def _section(operand: Node, node: Node, rank: int) -> Node:
+    """What a slice of a broadcast operation reads of an operand."""
+    axes = range(rank - operand.type.rank, rank)
+    (x,) = node.operands
+    whole = [operand.shape[i] == 1 and x.shape[d] != 1 for i, d in enumerate(axes)]
+    start = tuple(size(0) if w else node.attr("start")[d] for w, d in zip(whole, axes, strict=True))
+    step = tuple(size(1) if w else node.attr("step")[d] for w, d in zip(whole, axes, strict=True))
+    shape = tuple(size(1) if w else node.shape[d] for w, d in zip(whole, axes, strict=True))
+    unchanged = shape == operand.shape and all(s == 1 for s in step)
+    return operand if unchanged else make("slice", operand, start=start, step=step, shape=shape)
+
+
+RULES: tuple[Rule, ...] = (sum_of_parts, slice_of_sum)
