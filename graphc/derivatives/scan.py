@@ -14,16 +14,9 @@ from ..graph.body import Body, make_body
 from ..graph.graph import SideTables
 from ..graph.node import Node, TensorType
 from ..ops import build
-from ..ops.scan import Scan
+from ..ops.scan import LIGHT, Scan
 
 Pull = Callable[[Mapping[Node, Node], Iterable[Node], SideTables | None], dict[Node, Node]]
-
-# what a derivative computes again from what it is made of, rather than have it kept for every step
-RECOMPUTED = frozenset(
-    """add sub mul div neg less less_equal greater greater_equal equal not_equal logical_and logical_or logical_not
-    cast where maximum minimum abs relu step sign floor stop_gradient watched transpose reshape broadcast_to slice concat
-    arange within""".split()
-)
 
 
 def scan_pullback(
@@ -125,7 +118,7 @@ def _residuals(scan: Scan, results: Iterable[Node]) -> tuple[list[Node], list[No
             given[node] = None
         elif node in body.carries or node in body.elements:
             residuals[node] = None
-        elif node in forward and not scan.recompute and node.operands and (node in kept or node.op not in RECOMPUTED):
+        elif node in forward and not scan.recompute and node.operands and (node in kept or node.op not in LIGHT):
             residuals[node] = None
         else:
             stack.extend(reversed(node.operands))

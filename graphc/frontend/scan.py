@@ -9,10 +9,11 @@ from typing import Any
 from ..errors import SourceLine, TraceError
 from ..graph.body import make_body
 from ..graph.node import Node, TensorType, postorder
-from ..graph.size import Size, SizeLike, size
+from ..graph.size import Size, SizeLike, isqrt, size
 from ..ops import build
 from ..ops.row import Fit
-from ..ops.scan import Scan, item
+from ..ops.scan import Scan
+from ..ops.segments import MOST_BYTES, kept_bytes, segmented
 from . import functions
 from .nest import Nest, flatten
 from .tensor import Tensor, Value, cast, elementwise, fail, lift, record
@@ -30,6 +31,7 @@ def scan(
     *,
     length: SizeLike | None = None,
     lengths: Value | None = None,
+    checkpoint: int | str | None = None,
 ) -> tuple[Any, Any]:
     """Repeat `step(carry, x) -> (carry, y)` along an axis of xs; (the last carry, what the steps gave, stacked).
 
@@ -40,15 +42,24 @@ def scan(
     lengths: (B,) integers from 1 to the number of steps: the steps of each sequence of a batch, which is the first axis
     of every carry and y. Beyond its length a sequence's carry stays, and its ys are zero; in reverse it begins at its
     own last step. A length out of range is an error of the call.
+    checkpoint: the steps of a segment, "sqrt" for the root of the number of steps, or "auto" for this where otherwise
+    much would be kept. Gradients then keep what steps compute for one segment at a time, and compute it again.
     """
     trace, source = current("gc.scan"), caller()
     try:
-        return _Loop(trace, source, axis, reverse).run(step, init, xs, length, lengths)
+        return _Loop(trace, source, axis, reverse, checkpoint).run(step, init, xs, length, lengths)
     except _Broken:
         return flatten(init)[0].build(repeat(Tensor(None))), Tensor(None)
     except TraceError as error:
         fail(error, source)
         return flatten(init)[0].build(repeat(Tensor(None))), Tensor(None)
+
+
+def _checked(checkpoint: Any) -> int | str | None:
+    number = isinstance(checkpoint, int) and not isinstance(checkpoint, bool) and checkpoint >= 1
+    if not number and checkpoint not in (None, "sqrt", "auto"):
+        raise TraceError(f"scan: checkpoint={checkpoint!r}", how='pass the steps of a segment, "sqrt" or "auto"')
+    return checkpoint
 
 
 class _Broken(Exception):
@@ -64,8 +75,11 @@ def _known(tensors: Sequence[Tensor]) -> list[Node]:
 class _Loop:
     """One call of `scan`."""
 
-    def __init__(self, trace: Trace, source: SourceLine | None, axis: int, reverse: bool):
+    def __init__(
+        self, trace: Trace, source: SourceLine | None, axis: int, reverse: bool, checkpoint: int | str | None
+    ):
         self.trace, self.source, self.axis, self.reverse = trace, source, axis, reverse
+        self.checkpoint = _checked(checkpoint)
         self.fit = Fit(source=source)
 
     def run(self, step: Step, init: Any, xs: Any, length: SizeLike | None, lengths: Value | None) -> tuple[Any, Any]:
@@ -101,10 +115,8 @@ class _Loop:
             results = [self._held(taken[-1], n, o, "carry") for n, o in zip(results, inside, strict=True)]
             ys = [self._held(taken[-1], y, None, "y") for y in ys]
         self.trace.guards += self.fit.guards
-        node = self._node(begin, operands, inside, taken, [*results, *ys], steps)
-        values = [self._result(node, k) for k in range(len(results) + len(ys))]
-        stacks = [self._moved(v) for v in values[len(results) :]]
-        return carry_nest.build(iter(values[: len(results)])), y_nest.build(iter(stacks))
+        last, stacks = self._results(self._loop(begin, operands, inside, taken, [*results, *ys], steps))
+        return carry_nest.build(map(Tensor, last)), y_nest.build(iter([self._moved(Tensor(s)) for s in stacks]))
 
     # -- what goes in -------------------------------------------------------------------------------------------
     def _arrays(self, nest: Nest, arrays: list[Node], length: SizeLike | None) -> tuple[Size, list[Node]]:
@@ -169,7 +181,7 @@ class _Loop:
         (held,) = _known([functions.where(condition, Tensor(new), other)])
         return held
 
-    def _node(
+    def _loop(
         self,
         begin: list[Node],
         arrays: list[Node],
@@ -177,15 +189,37 @@ class _Loop:
         taken: list[Node],
         results: list[Node],
         steps: Size,
-    ) -> Node:
-        """The node of the loop: what the step reads from outside becomes an operand."""
+    ) -> Scan:
+        """The loop: what the step reads from outside becomes an operand."""
         captured = captures(results, {*inside, *taken})
         body = make_body(inside, taken, captured, results, self.trace.tables)
-        loop = Scan(body, steps, tuple(begin), tuple(arrays), tuple(captured), self.reverse)
-        return self._noted(loop.node())
+        return Scan(body, steps, tuple(begin), tuple(arrays), tuple(captured), self.reverse)
 
-    def _result(self, node: Node, k: int) -> Tensor:
-        return Tensor(self._noted(item(node, k)))
+    def _results(self, loop: Scan) -> tuple[list[Node], list[Node]]:
+        """(the last carries, the stacks of what the steps give)"""
+        n, steps = len(loop.init), self._segment(loop)
+        if steps is not None:
+            last, stacks = segmented(loop, steps, self.trace.tables)
+        else:
+            last = [loop.last(k) for k in range(n)]
+            stacks = [loop.stacked(j) for j in range(len(loop.body.gives))]
+        for node in postorder([*last, *stacks], {*loop.operands}):
+            self._noted(node)
+        return last, stacks
+
+    def _segment(self, loop: Scan) -> Size | None:
+        """The steps of a segment, where the loop is cut."""
+        if self.checkpoint is None or (self.checkpoint == "auto" and kept_bytes(loop) <= MOST_BYTES):
+            return None
+        if isinstance(self.checkpoint, str):
+            return isqrt(loop.length)
+        self.fit.at_least(
+            loop.length,
+            self.checkpoint,
+            f"scan: segments of {self.checkpoint} steps are longer than the sequence, of {loop.length}",
+        )
+        self.trace.guards += self.fit.guards
+        return size(self.checkpoint)
 
     def _moved(self, stack: Tensor) -> Tensor:
         """A stack of ys with the axis of the steps where that of the xs is."""

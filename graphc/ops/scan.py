@@ -26,6 +26,15 @@ from ..graph.size import Size, size
 from .row import Fit, Row, Sample, check_count
 
 
+MOVEMENTS = frozenset(("transpose", "reshape", "broadcast_to", "slice", "concat"))
+LIGHT = MOVEMENTS | frozenset(
+    """add sub mul div neg less less_equal greater greater_equal equal not_equal logical_and logical_or logical_not cast
+    where maximum minimum abs relu step sign floor stop_gradient watched arange within const size input""".split()
+)
+"""Operations that are done where their result is read, at no cost worth a pass over memory: they are rather done again
+than their result kept for every step."""
+
+
 @dataclass(frozen=True)
 class Scan:
     """A scan node taken apart; `node()` puts it together.

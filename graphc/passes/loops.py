@@ -15,7 +15,7 @@ from ..graph.size import size
 from ..ops import build
 from ..ops.build import make
 from ..ops.contract import split_spec
-from ..ops.scan import Scan, item, with_body
+from ..ops.scan import LIGHT, MOVEMENTS, Scan, item, with_body
 from .batch import Operand, batch, can_batch, is_movement, stack, step_letter, summed_formula
 from .rewrite import EXACT, LIMIT, VALUE_CHANGING, Firings, Rule
 
@@ -236,14 +236,6 @@ def equal_operands(scan: Scan, used: Collection[int], tables: SideTables) -> Res
 
 
 # -- what can be done outside ----------------------------------------------------------------------------------------
-MOVEMENTS = frozenset(("transpose", "reshape", "broadcast_to", "slice", "concat"))
-# done where they are read, at no cost worth a pass over memory
-LIGHT = MOVEMENTS | frozenset(
-    """add sub mul div neg less less_equal greater greater_equal equal not_equal logical_and logical_or logical_not cast
-    where maximum minimum abs relu step sign floor stop_gradient watched arange within const size input""".split()
-)
-
-
 def _heavy(node: Node) -> bool:
     return node.op not in LIGHT
 
@@ -255,6 +247,8 @@ def hoist(scan: Scan, used: Collection[int], tables: SideTables) -> Results | No
     by_step = dependents(body.results, body.elements) - changing
     shared = dependents(body.results, body.given) - changing - by_step
     early = [n for n in body.nodes if n in by_step and _heavy(n) and _batches(n, body)]
+    if scan.recompute:
+        early = []  # it keeps as little as it can of all steps
     early = _outermost(early, body, by_step)
     once = [n for n in body.nodes if n in shared and n.op not in MOVEMENTS and n.op != "input" and (n.shape or _heavy(n))]
     once = _outermost(once, body, shared)
@@ -298,6 +292,8 @@ def _outermost(chosen: list[Node], body: Body, region: set[Node]) -> list[Node]:
 )
 def sink(scan: Scan, used: Collection[int], tables: SideTables) -> Results | None:
     body, n = scan.body, len(scan.init)
+    if scan.recompute:
+        return None
     terms = {k: t for k in range(n) if (t := _term(body, k)) is not None}
     kept = set(postorder([body.new_carries[k] for k in range(n) if k not in terms], set(body.inputs)))
     late = {n + j: y for j, y in enumerate(body.gives) if y not in kept and y not in body.carries}

@@ -400,3 +400,66 @@ def test_a_value_of_a_step_used_outside():
 
     with pytest.raises(gc.GraphcError, match="a value of a step of gc.scan is used outside the step"):
         gc.compile(gc.model(leaked))
+
+
+# -- segments --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("checkpoint", [1, 3, "sqrt", "auto"])
+@pytest.mark.parametrize("T", [3, 4, 7, 9])
+def test_checkpoints_change_nothing(T, checkpoint, reverse):
+    def model(segment):
+        @gc.model
+        def rnn(x: gc.f64["T", "B", 2]):
+            U, W = gc.param("U", (3, 3)), gc.param("W", (2, 3))
+
+            def step(h, x_t):
+                h = gc.tanh(h @ U + x_t @ W)
+                return h, gc.exp(h)
+
+            last, hs = gc.scan(step, init=gc.zeros((gc.dim("B"), 3)), xs=x, reverse=reverse, checkpoint=segment)
+            return gc.outputs(hs=hs, loss=gc.sum(hs * hs) + gc.sum(last))
+
+        m = gc.compile(rnn, dtype="float64", check=True)
+        filled(m, T)
+        return m.value_and_grad(x=np.random.default_rng(T).standard_normal((T, 2, 2)))
+
+    (out, gradients), (want, wanted) = model(checkpoint), model(None)
+    same(out["hs"], want["hs"], 1e-13)
+    for k in wanted:
+        same(gradients[k], wanted[k])
+
+
+def test_memory_grows_as_the_root_of_the_length():
+    def arena(checkpoint, T):
+        @gc.model
+        def rnn(x: gc.f64["T", "B", 2]):
+            U, W = gc.param("U", (8, 8)), gc.param("W", (2, 8))
+            last, _ = gc.scan(
+                lambda h, x_t: (gc.tanh(h @ U + gc.sin(x_t) @ W), None),
+                init=gc.zeros((gc.dim("B"), 8)),
+                xs=x,
+                checkpoint=checkpoint,
+            )
+            return gc.outputs(loss=gc.sum(last))
+
+        return gc.compile(rnn, dtype="float64").cost(T=T, B=4)["gradient"]["arena"]
+
+    plain, cut = ([arena(c, T) for T in (100, 400, 1600)] for c in (None, "sqrt"))
+    assert plain[2] > 12 * plain[0]
+    assert cut[2] < 5 * cut[0]
+
+
+def test_a_checkpoint_that_is_none():
+    def wrong(x: gc.f32["T"]):
+        last, _ = gc.scan(lambda c, v: (c + v, None), init=0.0, xs=x, checkpoint="often")
+        return gc.outputs(y=last)
+
+    rejected(wrong, "scan: checkpoint='often'")
+
+    @gc.model
+    def long(x: gc.f32["T"]):
+        last, _ = gc.scan(lambda c, v: (c + v, None), init=0.0, xs=x, checkpoint=5)
+        return gc.outputs(y=last)
+
+    with pytest.raises(InputError, match="segments of 5 steps are longer than the sequence, of T"):
+        gc.compile(long).forward(x=np.ones(4, np.float32))
