@@ -40,6 +40,7 @@ _FUNCTIONS = (
     "gelu",
     "grad",
     "hvp",
+    "jvp",
     "leaky_relu",
     "log",
     "log1p",
