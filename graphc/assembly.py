@@ -97,8 +97,8 @@ def _instructions(steps: Iterable[Step], buffers: list[Buffer], book: KernelBook
             instructions.append(Loop(step.count, step.views, _instructions(step.steps, buffers, book)))
         elif isinstance(step, Launch) and book.target == "cuda":
             launched, made = _cuda_launches(step, len(buffers), book)
-            instructions += [_placed(i, buffers) for i in launched]
             buffers += made
+            instructions += [_placed(i, buffers) for i in launched]
         else:
             instructions.append(_placed(_instruction(step, book), buffers))
     return tuple(instructions)

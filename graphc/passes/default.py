@@ -34,4 +34,4 @@ def optimise(graph: Graph, fired: Firings | None = None) -> Graph:
     return graph
 
 
-ALL_RULES: dict[str, Rule] = {r.name: r for r in (*STABILISE, *loops.RULES, *OPTIMISE)}
+ALL_RULES: dict[str, Rule] = {r.name: r for r in (*STABILISE, *loops.RULES, loops.MERGE, *OPTIMISE)}
