@@ -38,6 +38,7 @@ from .runtime.memory import Arena
 from .runtime.model import CompiledModel, Entry, Info
 from .runtime.program import Program
 from .runtime.signature import Declared, Signature, forward_kind
+from .runtime.threads import checked_threads
 from .runtime.variables import Parameters, States
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def compile(
     optimiser: Optimiser | None = None,
     progress: Progress | None = None,
     check: bool = False,
+    threads: int | None = None,
     **hyperparameters: Any,
 ) -> CompiledModel:
     """Compile a model function, several, or a model file.
@@ -63,9 +65,10 @@ def compile(
     target: "cpu" (compiled kernels), "numpy" (the same generated source, run as plain Python) or "cuda" (NVIDIA GPUs).
     dtype: "float32" or "float64", the type of parameters and fresh arrays; float32, but float64 for target "numpy".
     seed: of the initial parameters. model: the one to take of a file with several. optimiser: makes `step` available.
-    check: verify every graph after every pass. Other keywords are the models' hyperparameters.
+    check: verify every graph after every pass. threads: the most that a call may use, the caller's among them; without it
+    $GRAPHC_NUM_THREADS, or as many as there are processors. Other keywords are the models' hyperparameters.
     """
-    options = Options(target, dtype, seed, check, progress)
+    options = Options(target, dtype, seed, check, progress, threads)
     chosen, name, digest = resolve(models, model)
     module = trace_models(chosen, name, options.float_type, hyperparameters, optimiser)
     return Compilation(module, options, digest).model()
@@ -101,8 +104,10 @@ class Options:
     seed: int = 0
     check: bool = False
     progress: Progress | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
+        checked_threads(self.threads)
         if self.target not in EXECUTORS:
             raise ModelError(f"there is no target {self.target!r}", how=f"one of {', '.join(EXECUTORS)}")
         if not isinstance(self.seed, int) or self.seed < 0:
@@ -312,7 +317,7 @@ class Compilation:
         }
         parameters = Parameters(arrays, {n: d.variable.trainable for n, d in params.items()})
         state_arrays = States({n: (d.variable.dtype, d.variable.shape) for n, d in states.items()}, initial)
-        executor = EXECUTORS[self.options.target](self.book.kernels, self.options.progress)
+        executor = EXECUTORS[self.options.target](self.book.kernels, self.options.progress, self.options.threads)
         arena = Arena()
         entries = {
             name: Entry(

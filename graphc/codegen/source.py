@@ -44,6 +44,11 @@ VOCABULARY = frozenset(
 REDUCE = {"sum": "radd", "prod": "rmul", "max": "rmax", "min": "rmin"}
 ATOM = 9
 LONGEST = 90  # characters of an expression; a longer one is split
+LITERAL = 1024
+"""The largest fixed length of a row that is written as a number where its elements are combined in a register.
+
+The compiler then knows how many vectors the row is, and needs no code for what is left over: softmax of 96 elements takes
+half the time. Elsewhere fixed sizes are parameters, so that kernels of one structure are compiled once."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class Source:
 def print_kernel(kernel: Kernel) -> Source:
     """The source of a kernel."""
     printer = Printer(kernel)
+    printer.literal = _rows(kernel)
     printer.block(kernel.body, 1)
     sizes = [printer.size_names[value] for value in printer.sizes]
     signature = tuple(f"{'bool' if a.dtype is bool_ else a.dtype.name}*" for a in kernel.arrays) + ("i64",) * len(sizes)
@@ -112,6 +118,7 @@ class Printer:
         self.used = _locals_used(kernel.body)
         self.rename: dict[str, str] = {}
         self.loops: dict[int, str] = {}
+        self.literal = {0, 1}  # sizes that are written as numbers
 
     def line(self, text: str, depth: int) -> None:
         self.lines.append("    " * depth + text)
@@ -248,8 +255,8 @@ class Printer:
         return self.rename.setdefault(name, f"v{len(self.rename)}")
 
     def size(self, value: Size) -> str:
-        """A size: 0 and 1 as they are, others as parameters."""
-        if value.constant in (0, 1):
+        """A size: 0, 1 and lengths of rows as they are, others as parameters."""
+        if value.constant in self.literal:
             return str(value.constant)
         if value not in self.sizes:
             self.sizes[value] = len(self.sizes)
@@ -275,6 +282,16 @@ class Printer:
         ]
         fixed = self.affine(position.affine)
         return " + ".join([*looked_up, fixed] if fixed != "0" or not looked_up else looked_up)
+
+
+def _rows(kernel: Kernel) -> set[int]:
+    """The sizes that are written as numbers: see LITERAL."""
+    lengths = {
+        loop.extent.constant
+        for loop in loops(kernel.body).values()
+        if loop.variable != kernel.main and any(isinstance(item, (Accumulate, Arg)) for item in loop.body)
+    }
+    return {0, 1} | {n for n in lengths if n is not None and n <= LITERAL}
 
 
 def _bracket(part: tuple[str, int]) -> str:

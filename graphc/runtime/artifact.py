@@ -206,7 +206,7 @@ def _swap(new: Path, target: Path) -> None:
 
 
 # -- loading ---------------------------------------------------------------------------------------------------------
-def load(folder: str | Path, progress: Progress | None = None) -> CompiledModel:
+def load(folder: str | Path, progress: Progress | None = None, threads: int | None = None) -> CompiledModel:
     """A compiled model from its folder. ArtifactError where it is truncated, edited, or of another format."""
     place = Path(folder)
     manifest, data = _contents(place)
@@ -222,7 +222,7 @@ def load(folder: str | Path, progress: Progress | None = None) -> CompiledModel:
     states = States(
         {n: (dtypes.BY_NAME[d], tuple(map(parse, shape))) for n, (d, shape) in manifest["states"].items()}, initial
     )
-    executor = EXECUTORS[manifest["options"]["target"]](kernels, progress)
+    executor = EXECUTORS[manifest["options"]["target"]](kernels, progress, threads)
     arena = Arena()
     entries = {}
     for name, described in manifest["entries"].items():

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, pairwise
 
 from . import products
-from .driver import STATUS_SLOT, Argument, Call, Moving, Own, Repeat, trailing
+from .driver import STATUS_SLOT, ZERO_SLOT, Argument, Call, Moving, Own, Repeat, trailing
+from .memory import address
+from .packing import Packed
 from .program import ALIGNMENT, Instruction, Loop, Program, plan_arena
 
 PART_NS = 4000  # of work in a part: handing it to a worker that is awake takes a few hundred
@@ -23,7 +25,8 @@ OPERATION_NS, BYTE_NS, PRODUCT_NS = 0.02, 0.02, 1 / 200
 class Binder:
     """What binding needs besides the program: addresses of kernels, sizes, slots, and the threads that may take part.
 
-    slots: by buffer; temporaries lie in `arena_slot`. counters: slots for the counters of loops.
+    slots: by buffer; temporaries lie in `arena_slot`. packed: the frozen parameters, if they are. counters: slots for the
+    counters of loops.
     """
 
     addresses: Mapping[tuple[str, bool], int]
@@ -31,6 +34,7 @@ class Binder:
     slots: Mapping[int, int]
     arena_slot: int
     threads: int = 1
+    packed: Packed | None = None
     counters: Iterator[int] = field(default_factory=count)
 
     def bind(self, program: Program) -> tuple[list[Call | Repeat], int]:
@@ -68,7 +72,7 @@ class Binder:
                 arguments.append((slot, base + offset.evaluate(self.sizes) * program.buffers[number].dtype.itemsize))
             values = [s.evaluate(self.sizes) for s in instruction.sizes]
             if instruction.kernel.startswith("gemm"):
-                made, needed = self._product(instruction, arguments, values, length)
+                made, needed = self._product(program, instruction, arguments, values, length)
             elif instruction.extent is not None:
                 made, needed = self._divided(program, instruction, arguments, values, length)
             else:
@@ -128,7 +132,7 @@ class Binder:
 
     # -- matrix products ----------------------------------------------------------------------------------------
     def _product(
-        self, instruction: Instruction, arguments: list[Argument], values: list[int], free: int
+        self, program: Program, instruction: Instruction, arguments: list[Argument], values: list[int], free: int
     ) -> tuple[list[Call], int]:
         m, n, k, lda, ldb, ldc, trans_a, trans_b, accumulate, *batched = values
         t = instruction.kernel.rsplit("_", 1)[1]
@@ -137,18 +141,27 @@ class Binder:
         several = batch > 1 and (batch >= self.threads or self._parts(time) == 1)
         parts = 1 if several else self._parts(time)
         plan = products.plan(t, m, n, k, lda, ldb, bool(trans_a), bool(trans_b), bool(accumulate), parts=parts)
+        number, offset = instruction.arrays[1]
+        frozen = self.packed is not None and program.buffers[number].kind == "param" and batch == 1
+        if frozen and m and n and k and not plan.how & products.USE_BLAS:
+            assert self.packed is not None
+            plan = products.plan(t, m, n, k, lda, ldb, bool(trans_a), bool(trans_b), bool(accumulate), True, parts)
+            name, start = program.buffers[number].name, offset.evaluate(self.sizes)
+            panels = self.packed.operand(name, start, t, n, k, ldb, bool(trans_b))
+            arguments[1] = (ZERO_SLOT, address(panels))
         bounds = cut(batch, 1, self._parts(time * batch)) if several else cut(plan.extent, plan.grain, parts)
         stride = _aligned(plan.work)
         work = (self.arena_slot, free)
         own = (Own(3, (self.arena_slot, free + stride), stride),) if len(bounds) > 1 else ()
+        with_blas = bool(plan.how & products.USE_BLAS)
         common = [m, n, k, lda, ldb, ldc, plan.how]
         if several:
-            address = self.addresses[f"gemm_batch_{t}", True]
-            rest = [*common, *batched[1:], *trailing(f"gemm_batch_{t}"), 0, batch]
-            calls = [Call(address, (*arguments, work, *_integers(rest)), bounds, own)]
+            many = self.addresses[f"gemm_batch_{t}", True]
+            rest = [*common, *batched[1:], *trailing(f"gemm_batch_{t}", with_blas), 0, batch]
+            calls = [Call(many, (*arguments, work, *_integers(rest)), bounds, own)]
         else:
             itemsize = products.ITEMSIZE[t]
-            rest = [*common, *trailing(f"gemm_{t}"), 0, plan.extent]
+            rest = [*common, *trailing(f"gemm_{t}", with_blas), 0, plan.extent]
             calls = []
             for i in range(batch):
                 steps = [i * s * itemsize for s in batched[1:]] or [0, 0, 0]
@@ -162,7 +175,7 @@ def cut(extent: int, grain: int, parts: int) -> tuple[tuple[int, int], ...]:
     units = -(-extent // grain)
     parts = max(1, min(parts, units))
     edges = [min(extent, units * p // parts * grain) for p in range(parts + 1)]
-    return tuple((a, b) for a, b in zip(edges, edges[1:], strict=False))
+    return tuple((a, b) for a, b in pairwise(edges))
 
 
 def needed_kernels(program: Program) -> set[str]:

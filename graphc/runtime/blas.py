@@ -17,15 +17,13 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-import llvmlite.binding as llvm
-
+from graphc.codegen.host import has_avx512
 from graphc.errors import RuntimeFault
 
 PREFIX = "scipy_cblas_"
 ROUTINES = ("sgemm", "dgemm", "sgemv", "dgemv")
 
 _AVX512_KERNELS = "SkylakeX"
-_AVX512_FEATURES = ("avx512f", "avx512dq", "avx512bw", "avx512vl")
 _CORE_TYPE = "OPENBLAS_CORETYPE"
 
 _loading = threading.Lock()
@@ -39,8 +37,7 @@ def core_type() -> str | None:
     chosen = os.environ.get("GRAPHC_BLAS_CORETYPE")
     if chosen:
         return chosen
-    features = llvm.get_host_cpu_features()
-    return _AVX512_KERNELS if all(features.get(name) for name in _AVX512_FEATURES) else None
+    return _AVX512_KERNELS if has_avx512() else None
 
 
 @functools.cache

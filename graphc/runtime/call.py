@@ -137,6 +137,7 @@ class Call:
         self._gradients = [Results(gradients)] if gradients else []
         self._bindings: dict[tuple[tuple[str, tuple[int, ...]], ...], Binding] = {}
         self._last: Binding | None = None
+        self._packed = context.params.packed
 
     def run(
         self, given: Mapping[str, Any], out: Mapping[str, Array] | None = None
@@ -144,6 +145,10 @@ class Call:
         """(outputs, gradients by parameter) for the inputs given."""
         if self._sized_states:
             self._forget_other_states()
+        if self._packed is not self.context.params.packed:  # bindings are to parameters as they were, frozen or not
+            self._packed = self.context.params.packed
+            self._bindings.clear()
+            self._last = None
         binding = self._last
         if binding is None or not binding.take(given):
             binding, given = self._take(given)  # and hold what was made of them
@@ -205,7 +210,7 @@ class Call:
         context, program = self.context, self.program
         sizes = bind_sizes([(context.declared[n], shape) for n, shape in shapes.items()])
         self._check_sizes(sizes)
-        bound = context.executor.bound(program, sizes, context.arena)
+        bound = context.executor.bound(program, sizes, context.arena, self._packed)
         results: list[Result] = []
         updated: list[Array] = []
         for number, buffer in enumerate(program.buffers):

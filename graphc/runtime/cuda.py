@@ -22,6 +22,7 @@ from . import cuda_words
 from .cache import KernelSource, Progress
 from .faults import index_fault
 from .memory import Arena
+from .packing import Packed
 from .program import Instruction, Loop, Program, plan_arena, viewed
 
 Array = np.ndarray[Any, Any]
@@ -32,7 +33,9 @@ NOWHERE = np.iinfo(np.int64).max  # a position that no index has
 class CudaExecutor:
     """Kernels compiled by numba-cuda, launched one after the other."""
 
-    def __init__(self, kernels: Mapping[str, KernelSource], progress: Progress | None = None):
+    def __init__(
+        self, kernels: Mapping[str, KernelSource], progress: Progress | None = None, threads: int | None = None
+    ):
         cuda_words.numba_cuda()
         self.kernels, self.progress = kernels, progress
         self.copies: WeakValueDictionary[tuple[int, int, str], _Copy] = WeakValueDictionary()
@@ -49,7 +52,9 @@ class CudaExecutor:
         if self.progress and wanted:
             self.progress(len(wanted), len(wanted), "")
 
-    def bound(self, program: Program, sizes: Mapping[str, int], arena: Arena | None = None) -> _CudaBound:
+    def bound(
+        self, program: Program, sizes: Mapping[str, int], arena: Arena | None = None, packed: Packed | None = None
+    ) -> _CudaBound:
         cuda_words.check_device()
         return _CudaBound(self, program, sizes)
 

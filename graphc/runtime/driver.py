@@ -144,12 +144,15 @@ def fixed_kernels(*names: str) -> dict[str, int]:
     return build([sources[name] for name in names or sources])
 
 
-def trailing(name: str) -> tuple[int, ...]:
-    """The addresses that a fixed kernel takes after its other arguments. Loads OpenBLAS for a matrix product."""
+def trailing(name: str, blas_too: bool = True) -> tuple[int, ...]:
+    """The addresses that a fixed kernel takes after its other arguments.
+
+    blas_too: a matrix product may use OpenBLAS, which is loaded then; else its routines' addresses are 0.
+    """
     if not name.startswith("gemm"):
         return ()
     letter = "s" if name.endswith("f32") else "d"
-    routines = blas.address(f"{letter}gemm"), blas.address(f"{letter}gemv")
+    routines = (blas.address(f"{letter}gemm"), blas.address(f"{letter}gemv")) if blas_too else (0, 0)
     single = name.replace("_batch", "")
     return routines if name == single else (*routines, *fixed_kernels(single).values())
 
@@ -258,7 +261,7 @@ class Program:
         self._status = status.data  # a memoryview is read and written faster than an array
         self.slots[STATUS_SLOT] = status.ctypes.data
         divided = any(map(_is_divided, calls))
-        table = threads.pool(workers if divided else 1)
+        table = threads.table(workers, fixed_kernels("part", "share", "work")) if divided else threads.table()
         arguments = (self._code.ctypes.data, self.slots.ctypes.data, len(self._code), table)
         self._arguments = (ctypes.c_int64 * len(arguments))(*arguments)
         self._place = ctypes.addressof(self._arguments)

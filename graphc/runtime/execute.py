@@ -19,6 +19,7 @@ from .faults import index_fault
 from .jit import interpreted_words, run_python
 from .library import LIBRARY
 from .memory import Arena, address, address_at_once
+from .packing import Packed
 from .program import Instruction, Loop, Program, viewed
 from .threads import checked_threads
 
@@ -47,10 +48,13 @@ class Executor(Protocol):
     def prepare(self, programs: Iterable[Program]) -> None:
         """Do now what would otherwise be done at the first call."""
 
-    def bound(self, program: Program, sizes: Mapping[str, int], arena: Arena | None = None) -> Bound:
+    def bound(
+        self, program: Program, sizes: Mapping[str, int], arena: Arena | None = None, packed: Packed | None = None
+    ) -> Bound:
         """The program for given sizes, ready to be bound to arrays.
 
         arena: memory for the temporaries, where it is shared with other programs that never run at the same time.
+        packed: the parameters, while they are frozen.
         """
 
 
@@ -82,8 +86,10 @@ class CpuExecutor:
         sources = {s.name: s for p in programs for s in self._sources(p).values()}
         build(list(sources.values()), self.progress)
 
-    def bound(self, program: Program, sizes: Mapping[str, int], arena: Arena | None = None) -> Bound:
-        return _CpuBound(program, sizes, self.addresses(program), arena or Arena(), self.threads)
+    def bound(
+        self, program: Program, sizes: Mapping[str, int], arena: Arena | None = None, packed: Packed | None = None
+    ) -> Bound:
+        return _CpuBound(program, sizes, self.addresses(program), arena or Arena(), self.threads, packed)
 
 
 class _CpuBound:
@@ -94,17 +100,18 @@ class _CpuBound:
         addresses: Mapping[tuple[str, bool], int],
         arena: Arena,
         threads: int,
+        packed: Packed | None,
     ):
         self.program, self.arena = program, arena
         # a slot for each buffer, so that `places` may be asked by its number; temporaries leave theirs empty
         arena_slot = driver.FIRST_FREE_SLOT
         slots = {n: arena_slot + 1 + n for n in range(len(program.buffers))}
         counters = itertools.count(arena_slot + 1 + len(slots))
-        calls, length = Binder(addresses, sizes, slots, arena_slot, threads, counters).bind(program)
+        calls, length = Binder(addresses, sizes, slots, arena_slot, threads, packed, counters).bind(program)
         arena.reserve(length)
         self.native = driver.Program(calls, next(counters), threads)
         self.places = self.native.slots.data[arena_slot + 1 :]
-        self._block: Array | None = None  # the arena's, when this last ran
+        self._growth = -1  # the arena's, when this last ran
 
     where = staticmethod(address_at_once)
 
@@ -112,9 +119,9 @@ class _CpuBound:
         self.places[number] = address(array)
 
     def run(self) -> None:
-        if self._block is not self.arena.block:  # another program made it grow
-            self._block = self.arena.block
-            self.native.bind(driver.FIRST_FREE_SLOT, self._block)
+        if self._growth != self.arena.growth:  # another program made it grow
+            self._growth = self.arena.growth
+            self.native.bind(driver.FIRST_FREE_SLOT, self.arena.block)
         tag = self.native.run()
         if tag:
             _, value, limit, position = self.native.status[:4]
@@ -125,7 +132,9 @@ class _CpuBound:
 class NumpyExecutor:
     """The generated source as plain Python over NumPy scalars: slow, exact to read, and easy to step through."""
 
-    def __init__(self, kernels: Mapping[str, KernelSource], progress: Progress | None = None):
+    def __init__(
+        self, kernels: Mapping[str, KernelSource], progress: Progress | None = None, threads: int | None = None
+    ):
         self.kernels = kernels
         self.functions: dict[str, Callable[..., None]] = {}
 
@@ -135,7 +144,9 @@ class NumpyExecutor:
             kernel = self.kernels[name]
             self.functions[name] = run_python(kernel.source, kernel.name, interpreted_words(kernel.source))
 
-    def bound(self, program: Program, sizes: Mapping[str, int], arena: Arena | None = None) -> Bound:
+    def bound(
+        self, program: Program, sizes: Mapping[str, int], arena: Arena | None = None, packed: Packed | None = None
+    ) -> Bound:
         self.prepare([program])
         return _NumpyBound(program, sizes, self.functions)
 
@@ -185,4 +196,5 @@ class _NumpyBound:
             self.functions[instruction.kernel](*arrays, *sizes)
 
 
+# Each takes the kernels by name, a progress callback, and the number of threads, which only the CPU's kernels heed.
 EXECUTORS: dict[str, Callable[..., Executor]] = {"cpu": CpuExecutor, "numpy": NumpyExecutor, "cuda": CudaExecutor}

@@ -26,6 +26,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
+from graphc.codegen import tiles
 from graphc.codegen.host import host_cpu
 from graphc.errors import RuntimeFault
 
@@ -131,8 +132,6 @@ def _module(source: str, name: str, signature: Signature, namespace: Namespace, 
 
 def _link_definitions(module: llvm.ModuleRef) -> None:
     """Give a module the functions that its words refer to; they are finished, so this comes after optimising."""
-    from graphc.codegen import tiles
-
     wanted = [f.name for f in module.functions if f.is_declaration and f.name.startswith(tiles.PREFIX)]
     if wanted:
         module.link_in(llvm.parse_assembly(tiles.definitions(wanted)))

@@ -50,9 +50,12 @@ class Arena:
 
     def __init__(self) -> None:
         self.block: Array = np.empty(0, np.uint8)
+        self.growth = 0
+        """How often `block` became another array: whoever goes by its address asks whether that is still so."""
 
     def reserve(self, length: int) -> None:
         """Have at least `length` bytes. What was there is lost, and `block` is another array, where it has to grow."""
         if length > self.block.size:
             self.block = np.empty(0, np.uint8)  # let go before there is another: never hold both
             _, (self.block,) = side_by_side([(np.dtype(np.uint8), (length,))])
+            self.growth += 1

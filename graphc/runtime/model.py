@@ -223,14 +223,12 @@ class CompiledModel:
         return next(iter(graphs.values())) if len(graphs) == 1 else graphs
 
     def freeze(self) -> None:
-        """Make the parameters read-only, for repeated inference, until `thaw`."""
-        for array in self.params.values():
-            array.flags.writeable = False
+        """Make the parameters read-only, and pack them for matrix products, for repeated inference until `thaw`."""
+        self.params.freeze()
 
     def thaw(self) -> None:
         """Make the parameters writable again."""
-        for array in self.params.values():
-            array.flags.writeable = True
+        self.params.thaw()
 
     def save_params(self, path: str | Path) -> None:
         """Write the parameters to a safetensors file, atomically."""

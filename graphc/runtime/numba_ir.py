@@ -139,7 +139,7 @@ def numba_ir(function: Callable[..., Any], name: str, signature: tuple[str, ...]
 
     Raises what Numba and llvmlite raise for a function that is no kernel.
     """
-    flags = compiler.Flags()
+    flags: Any = compiler.Flags()
     flags.no_compile = True
     flags.no_cpython_wrapper = True
     flags.no_cfunc_wrapper = True

@@ -9,15 +9,17 @@ is left to OpenBLAS, whose routines for it are as fast as memory.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from graphc.codegen import tiles
+from graphc.codegen.host import vector_bytes
 from graphc.runtime.cache import KernelSource
 
 INNER = 256    # steps of the inner axis in a block: a panel of them is two thirds of the nearest cache
 ROWS = 512     # rows of A in a block: with INNER steps of it, half of the second cache
 MANY_TILES = 16  # tiles over one panel from which on it pays that the first packs it for the others
+
+FEW_TILES = 3    # the same where the vectors of B lie across cache lines
 
 # the bits of `how`
 TRANSPOSED_A, TRANSPOSED_B, ACCUMULATE, PACK_A, PACK_B, PACKED_B, BY_COLUMNS, USE_BLAS = (1 << i for i in range(8))
@@ -66,7 +68,9 @@ def gemm_{t}(a, b, c, work, m, n, k, lda, ldb, ldc, how, gemm, gemv, begin, end)
     else:
         packed = how & {PACKED_B} != 0
         pack_a = how & {PACK_A} != 0
-        pack_b = how & {PACK_B} != 0
+        # vectors of B that lie across cache lines are read once and packed, not once for every tile
+        across = ((address(b) | (ldb * {itemsize})) & ({vector} - 1)) != 0
+        pack_b = (how & {PACK_B} != 0) | (across & (rows >= {FEW_TILES} * {H}))
         block_a = at(work, {panel_room})
         inner_blocks = (k + {INNER} - 1) // {INNER}
         inner = (k + inner_blocks - 1) // inner_blocks
@@ -202,6 +206,7 @@ def _words(t: str) -> dict[str, object]:
     return {
         "t": t, "L": wide, "W": tiles.VECTORS * wide, "H": tiles.most_rows(), "INNER": INNER, "ROWS": ROWS,
         "SLIM_ROWS": tiles.SLIM_ROWS, "slim": tiles.SLIM_VECTORS * wide, "panel_room": panel_room(t),
+        "itemsize": ITEMSIZE[t], "vector": vector_bytes(), "FEW_TILES": FEW_TILES,
         "TRANSPOSED_A": TRANSPOSED_A, "TRANSPOSED_B": TRANSPOSED_B, "ACCUMULATE": ACCUMULATE, "PACK_A": PACK_A,
         "PACK_B": PACK_B, "PACKED_B": PACKED_B, "BY_COLUMNS": BY_COLUMNS, "USE_BLAS": USE_BLAS,
     }
@@ -283,6 +288,3 @@ def plan(t: str, m: int, n: int, k: int, lda: int, ldb: int, trans_a: bool, tran
         how |= PACK_A
         work += min(-(-rows // height) * height, ROWS + height) * INNER * itemsize
     return Plan(how, extent, grain, work)
-
-
-Packer = Callable[..., None]

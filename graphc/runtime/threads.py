@@ -14,6 +14,7 @@ import ctypes
 import os
 import sys
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from graphc.errors import RuntimeFault
@@ -139,22 +140,18 @@ class _Pool:
         self._lock = threading.Lock()
         self._semaphore = ctypes.create_string_buffer(64)
 
-    def grow(self, workers: int) -> None:
+    def grow(self, workers: int, addresses: Mapping[str, int]) -> None:
         """See to it that there are so many workers; none where the platform has no semaphores of the kind used."""
-        if workers <= self.workers or not sys.platform.startswith("linux"):
-            return
         with self._lock:
-            from graphc.runtime import driver
-
-            addresses = driver.fixed_kernels("part", "work", "share")
+            self.table[PART], self.table[SHARE] = addresses["part"], addresses["share"]
+            if workers <= self.workers or not sys.platform.startswith("linux"):
+                return
             if self.workers == 0:
-                self.table[SHARE] = addresses["share"]
                 library = ctypes.CDLL(None)
                 library.sem_init(self._semaphore, 0, 0)
                 self.table[POST] = _address(library.sem_post)
                 self.table[WAIT] = _address(library.sem_wait)
                 self.table[SEMAPHORE] = ctypes.addressof(self._semaphore)
-                self.table[PART] = addresses["part"]
             work = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(addresses["work"])
             place = (ctypes.c_int64 * 1)(self.address)
             while self.workers < workers:
@@ -176,15 +173,24 @@ def _address(function: Any) -> int:
 _pool = _Pool()
 
 
-def pool(threads: int) -> int:
-    """The address of the table of a pool in which so many threads, the caller's among them, take part."""
-    _pool.grow(threads - 1)
+def table(threads: int = 1, kernels: Mapping[str, int] | None = None) -> int:
+    """The address of the table of a pool in which so many threads, the caller's among them, take part.
+
+    kernels: the addresses of `part`, `share` and `work`; a program in which nothing is divided needs none.
+    """
+    if kernels is not None:
+        _pool.grow(threads - 1, kernels)
     return _pool.address
 
 
+_left: list[_Pool] = []
+
+
 def _after_fork() -> None:
-    """A child process has the table but none of the workers."""
+    """A child process has the table but none of the workers: programs bound to it run their parts themselves."""
     global _pool
+    _pool.table[WORKERS] = _pool.table[BUSY] = 0
+    _left.append(_pool)
     _pool = _Pool()
 
 

@@ -16,6 +16,7 @@ from ..errors import ArtifactError, GraphcError, InputError
 from ..graph.dtype import DType
 from ..graph.size import Size
 from .memory import side_by_side
+from .packing import Packed
 
 Array = np.ndarray[Any, Any]
 
@@ -60,13 +61,26 @@ class Arrays(Mapping[str, Array]):
 
 
 class Parameters(Arrays):
-    """The parameters of a model, and which of them are trained."""
+    """The parameters of a model, which of them are trained, and what a target made of them while they are frozen."""
 
     kind = "parameter"
 
     def __init__(self, arrays: dict[str, Array], trainable: Mapping[str, bool]):
         super().__init__(arrays)
         self.trainable = dict(trainable)
+        self.packed: Packed | None = None
+
+    def freeze(self) -> None:
+        """Make them read-only, and let matrix products pack them once for all calls, until `thaw`."""
+        for array in self._arrays.values():
+            array.flags.writeable = False
+        self.packed = Packed(self._arrays)
+
+    def thaw(self) -> None:
+        """Make them writable again; what was packed is forgotten."""
+        for array in self._arrays.values():
+            array.flags.writeable = True
+        self.packed = None
 
 
 def unknown(kind: str, name: str, known: Mapping[str, Any] | list[str] | tuple[str, ...]) -> GraphcError:

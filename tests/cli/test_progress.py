@@ -77,11 +77,17 @@ def test_quiet_while_it_is_quick(seen):
 
 
 def test_error_takes_the_bar_away(seen):
-    stream = seen(True)
-    with pytest.raises(ZeroDivisionError), screen.KernelProgress() as progress:
-        progress(1, 3, "a")
-        raise ZeroDivisionError
-    assert progress._bar is not None and progress._bar.finished is False and not progress._bar.live.is_started
+    stream, progress = seen(True), screen.KernelProgress()
+
+    def fail():
+        with progress:
+            progress(1, 3, "a")
+            assert progress._bar.live.is_started
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert not progress._bar.live.is_started
     assert "1/3" in stream.getvalue()
 
 

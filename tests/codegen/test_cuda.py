@@ -81,7 +81,7 @@ def test_what_is_called_apart_is_apart():
 def launches(model, kind="gradient"):
     """(the launches of each kernel of a model's program, their sources)"""
     module = trace_models([model], "net", f32, {}, gc.train.Adam(0.1))
-    _, steps = lower(program_graph(module, model.name, kind))
+    _, steps = lower(program_graph(module, model.name, kind), target="cuda")
     kernels = [s.kernel for s in steps.steps if isinstance(s, Launch)]
     texts = [part.source.text for kernel in kernels for part in print_launches(kernel).parts]
     for text in texts:

@@ -64,7 +64,7 @@ def test_dead_carries_and_results_go():
     def f(x: gc.f64["T", "B", 3], unused: gc.f64["T", "B", 3]):
         def step(s, e):
             a, b, c = s
-            return (a + e[0], gc.tanh(b) * gc.sum(e[1]), c * a), (gc.exp(a), b)
+            return (gc.sin(a + e[0]), gc.tanh(b) * gc.sum(e[1]), c * a), (gc.exp(a), b)
 
         (a, _, _), (_, _) = gc.scan(step, init=(gc.ones((gc.dim("B"), 3)),) * 3, xs=(x, unused))
         return gc.outputs(a=gc.tanh(a))

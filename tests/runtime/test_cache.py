@@ -14,7 +14,7 @@ import pytest
 from graphc import store
 from graphc.errors import RuntimeFault
 from graphc.runtime import cache, jit
-from graphc.runtime.cache import KernelSource, build, get, key_of, put
+from graphc.runtime.cache import KernelSource, build, get, key_of
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,6 @@
 """The driver, and the fixed kernels against their Python twins and NumPy."""
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 

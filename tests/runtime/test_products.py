@@ -9,8 +9,9 @@ import textwrap
 import numpy as np
 import pytest
 
+import graphc as gc
 from graphc.codegen import host, tiles
-from graphc.errors import RuntimeFault
+from graphc.errors import InputError, RuntimeFault
 from graphc.graph.dtype import f32, f64
 from graphc.graph.size import size
 from graphc.runtime import driver, products
@@ -241,3 +242,36 @@ def test_unknown_processor(monkeypatch):
         monkeypatch.undo()
         host.host_cpu.cache_clear()
     assert "x86-64-v3" in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------- frozen parameters
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_frozen_parameters_are_packed_and_thawed(threads, monkeypatch):
+    monkeypatch.setenv("GRAPHC_NUM_THREADS", threads)
+
+    @gc.model
+    def net(x: gc.f32["B", 70]):
+        w = gc.param("w", (70, 130))
+        v = gc.param("v", (40, 130))
+        return gc.outputs(y=(x @ w) @ gc.transpose(v))
+
+    m = gc.compile(net)
+    clone = m.clone()
+    x = np.random.default_rng(0).standard_normal((50, 70)).astype(np.float32)
+
+    def exact():
+        return x.astype(float) @ m.params["w"] @ m.params["v"].T
+
+    for model in (m, clone, m):
+        np.testing.assert_allclose(model.forward(x=x)["y"], exact(), rtol=1e-4, atol=1e-4)
+    m.freeze()
+    for model in (m, clone, m):
+        np.testing.assert_allclose(model.forward(x=x)["y"], exact(), rtol=1e-4, atol=1e-4)
+    assert m.params.packed._made.keys() >= {("w", 0, "f32", 130, 70, 130, False), ("v", 0, "f32", 40, 130, 130, True)}
+    with pytest.raises(InputError, match="frozen"):
+        m.params["w"] = m.params["w"] * 2
+    m.thaw()
+    m.params["w"] = m.params["w"] * 2
+    for model in (m, clone):
+        np.testing.assert_allclose(model.forward(x=x)["y"], exact(), rtol=1e-4, atol=1e-4)

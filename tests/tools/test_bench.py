@@ -177,20 +177,16 @@ def test_everyone_has_one_block_a_round_and_begins_in_turn(monkeypatch):
     assert "".join(order[-18:]) == "aabbccbbccaaccaabb"  # each block follows a call that is not timed
 
 
-def test_rest_waits_for_threads_that_spin():
+def test_rest_waits_for_threads_that_spin(monkeypatch):
     calls = iter([0.0, 1.0, 2.0, 2.0])  # the processor's time before and after two slices
-    before = measure.time.process_time
-    measure.time.process_time = lambda: next(calls)
-    try:
-        measure.rest()
-    finally:
-        measure.time.process_time = before
+    monkeypatch.setattr(measure.time, "process_time", lambda: next(calls))
+    measure.rest()
     assert next(calls, None) is None
 
 
 def test_figures_are_medians_of_ratios_within_a_round():
-    figures = Figures.of([2.0, 40.0, 6.0], own=[1.0, 10.0, 2.0], ideal=[1.0, 10.0, 6.0])
-    assert (figures.median, figures.ratio, figures.share) == (6.0, 3.0, 0.5)
+    figures = Figures.of([2.0, 40.0, 6.0], own=[2.0, 4.0, 1.0], ideal=[1.0, 10.0, 6.0])
+    assert (figures.median, figures.ratio, figures.share) == (6.0, 6.0, 0.5)
     assert (figures.low, figures.high) == (4.0, 23.0)
 
 
@@ -237,10 +233,8 @@ def test_a_case_that_ends_the_process_does_not_take_the_others_with_it(monkeypat
     cases = chosen(CASES, ["mlp", "expression"])
     results = children.speeds(cases, 1, ["graphc"], True, lambda text: None)
     assert asked == [["mlp/gradient", "mlp/step", "expression"], ["expression"]]
-    assert [(r.case, r.error) for r in results] == [("mlp/gradient", None), ("expression", None)] or \
-        [(r.case, r.error) for r in results] == [
-            ("mlp/gradient", None), ("mlp/step", "the process was ended by signal 11"), ("expression", None)]
-    assert [r.error for r in results if r.case == "mlp/step"] == ["the process was ended by signal 11"]
+    assert [(r.case, r.error) for r in results] == [
+        ("mlp/gradient", None), ("mlp/step", "the process was ended by signal 11"), ("expression", None)]
 
 
 def test_a_first_call_alone_counts_kernels_and_imports(monkeypatch):
@@ -319,7 +313,7 @@ def test_the_page_shows_figures_failures_and_what_was_left_out():
 def test_the_terminal_shows_the_same():
     text = report.plain(RECORD, CASES)
     assert "product/512x512x512/nn, 2 threads: 512×512 by 512×512\n" in text
-    assert "  torch             2.20 ms  [2.10–2.30 ms]        2.00×   122.0 GFLOP/s   45 % of peak\n" in text
+    assert "  torch             2.20 ms  [2.10–2.30 ms]         2.00×   122.0 GFLOP/s   45 % of peak\n" in text
     assert "  FAILED: jax and graphc disagree on loss\n" in text
     assert "  must reach: 80 % of peak on several cores; reached: 50 %  NOT MET\n" in text
     assert text.endswith("3 of 9 targets met")

@@ -101,7 +101,7 @@ def speeds(cases: Sequence[Case], threads: int, peers: Sequence[str], quick: boo
     while left:
         current = left[0]
         try:
-            for answer in child("speed", threads, cases=left, peers=list(peers),
+            for answer in child("speed", threads, cases=list(left), peers=list(peers),
                                 seconds=QUICK_SECONDS if quick else CASE_SECONDS,
                                 rounds=QUICK_ROUNDS if quick else ROUNDS):
                 current = answer["case"]

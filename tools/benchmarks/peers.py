@@ -114,9 +114,10 @@ class Torch(Peer):
     def prepare(self, model: Model, params: Arrays, data: Arrays) -> Run:
         import torch
 
-        function = model.torch
+        function, layout = model.torch, model.torch_layout
         assert function is not None
-        parameters = {name: torch.tensor(value, requires_grad=model.mode != "forward") for name, value in params.items()}
+        parameters = {name: torch.tensor(value, requires_grad=model.mode != "forward")
+                      for name, value in layout.to(params).items()}
         inputs = {name: torch.from_numpy(value) for name, value in data.items()}
 
         def value(p: dict[str, Any], d: dict[str, Any]) -> Any:
@@ -136,7 +137,7 @@ class Torch(Peer):
 
             def named(result: Any) -> Arrays:
                 gradients = {name: g.numpy() for name, g in zip(parameters, result[1])}
-                return {"loss": result[0].detach().numpy(), **gradients}
+                return {"loss": result[0].detach().numpy(), **layout.back(gradients)}
             return Run(gradient, named)
         adam = torch.optim.Adam(leaves, lr=LEARNING_RATE, betas=BETAS, eps=EPS, fused=True)
 
@@ -146,8 +147,8 @@ class Torch(Peer):
             loss.backward()
             adam.step()
             return loss
-        return Run(step, lambda loss: {"loss": loss.detach().numpy(),
-                                       **{name: p.detach().numpy() for name, p in parameters.items()}})
+        return Run(step, lambda loss: {"loss": loss.detach().numpy(), **layout.back(
+            {name: p.detach().numpy() for name, p in parameters.items()})})
 
 
 class Jax(Peer):

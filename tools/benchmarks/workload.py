@@ -66,6 +66,30 @@ class Shapes(dict[str, tuple[int, ...]]):
 
 
 @dataclass(frozen=True)
+class Layout:
+    """How a library keeps the parameters, where that is not as graphc does: transposed, or in another order.
+
+    Both functions move elements and nothing else, so that `back` serves for parameters and for gradients.
+    """
+
+    to: Callable[[Arrays], Arrays]
+    back: Callable[[Arrays], Arrays]
+
+
+def _unchanged(arrays: Arrays) -> Arrays:
+    return arrays
+
+
+def _transposed(arrays: Arrays) -> Arrays:
+    return {name: np.ascontiguousarray(a.T) if a.ndim == 2 else a for name, a in arrays.items()}
+
+
+SAME = Layout(_unchanged, _unchanged)
+TRANSPOSED = Layout(_transposed, _transposed)
+"""Matrices transposed: as PyTorch keeps the weights of a layer, (out, in)."""
+
+
+@dataclass(frozen=True)
 class Model:
     """A model with parameters, said once for each library.
 
@@ -83,6 +107,7 @@ class Model:
     """(torch, parameters, inputs) → the loss, or y."""
     jax: Callable[[Any, dict[str, Any], dict[str, Any]], Any] | None = None
     """(jax, parameters, inputs) → the loss, or y."""
+    torch_layout: Layout = SAME
     mode: Mode = "gradient"
     rows: int = 1
     tolerance: float = 1e-4

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..case import Case, FirstCall
 from ..targets import at_most_times, same_kernels, within
-from ..workload import Arrays, Model, Shapes
+from ..workload import TRANSPOSED, Arrays, Model, Shapes
 from .networks import MLP_STEP
 
 WIDTH = 64
@@ -42,7 +42,7 @@ def _equal_layers(layers: int) -> Model:
     def in_torch(torch: Any, p: dict[str, Any], d: dict[str, Any]) -> Any:
         x = d["x"]
         for i in range(layers):
-            x = torch.relu(torch.addmm(p[f"layer{i}/b"], x, p[f"layer{i}/W"]))
+            x = torch.relu(torch.nn.functional.linear(x, p[f"layer{i}/W"], p[f"layer{i}/b"]))
         return torch.nn.functional.mse_loss(x, d["y"])
 
     def in_jax(jax: Any, p: dict[str, Any], d: dict[str, Any]) -> Any:
@@ -57,7 +57,7 @@ def _equal_layers(layers: int) -> Model:
     shapes = Shapes()
     for i in range(layers):
         shapes |= {f"layer{i}/W": (WIDTH, WIDTH), f"layer{i}/b": (WIDTH,)}
-    return Model(Shapes(shapes), data, model, in_torch, in_jax, rows=32)
+    return Model(Shapes(shapes), data, model, in_torch, in_jax, TRANSPOSED, rows=32)
 
 
 CASES = (

@@ -1,13 +1,14 @@
 """Small networks: a call of the gradient, a training step, and what a step needs in memory."""
 # ruff: noqa: F821
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..case import Case, Memory
 from ..targets import faster, no_more_than, within
-from ..workload import Arrays, Model, Shapes
+from ..workload import TRANSPOSED, Arrays, Model, Shapes
 
 PIXELS, FIRST, SECOND, CLASSES = 784, 256, 128, 10
 
@@ -23,9 +24,10 @@ def _mlp(gc: Any) -> Any:
 
 
 def _mlp_torch(torch: Any, p: dict[str, Any], d: dict[str, Any]) -> Any:
-    h = torch.relu(torch.addmm(p["first/b"], d["x"], p["first/W"]))
-    h = torch.relu(torch.addmm(p["second/b"], h, p["second/W"]))
-    return torch.nn.functional.cross_entropy(torch.addmm(p["out/b"], h, p["out/W"]), d["label"])
+    linear = torch.nn.functional.linear
+    h = torch.relu(linear(d["x"], p["first/W"], p["first/b"]))
+    h = torch.relu(linear(h, p["second/W"], p["second/b"]))
+    return torch.nn.functional.cross_entropy(linear(h, p["out/W"], p["out/b"]), d["label"])
 
 
 def _mlp_jax(jax: Any, p: dict[str, Any], d: dict[str, Any]) -> Any:
@@ -42,9 +44,9 @@ def _mlp_data(rng: np.random.Generator, rows: int) -> Arrays:
 _SHAPES = Shapes({"first/W": (PIXELS, FIRST), "first/b": (FIRST,), "second/W": (FIRST, SECOND), "second/b": (SECOND,),
                   "out/W": (SECOND, CLASSES), "out/b": (CLASSES,)})
 
-MLP = Model(_SHAPES, _mlp_data, _mlp, _mlp_torch, _mlp_jax, rows=64)
-MLP_STEP = Model(_SHAPES, _mlp_data, _mlp, _mlp_torch, _mlp_jax, mode="step", rows=64)
-MLP_LARGE = Model(_SHAPES, _mlp_data, _mlp, _mlp_torch, _mlp_jax, mode="step", rows=16384)
+MLP = Model(_SHAPES, _mlp_data, _mlp, _mlp_torch, _mlp_jax, TRANSPOSED, rows=64)
+MLP_STEP = replace(MLP, mode="step")
+MLP_LARGE = replace(MLP_STEP, rows=16384)
 
 
 def _expression(gc: Any) -> Any:
