@@ -13,12 +13,25 @@ from . import products
 from .driver import STATUS_SLOT, ZERO_SLOT, Argument, Call, Moving, Own, Repeat, trailing
 from .memory import address
 from .packing import Packed
-from .program import ALIGNMENT, Instruction, Loop, Program, plan_arena
+from .program import ALIGNMENT, NOTHING, Instruction, Loop, Program, plan_arena
 
 PART_NS = 4000  # of work in a part: handing it to a worker that is awake takes a few hundred
 
 # What an instruction takes, roughly: an operation on vectors, a byte that comes from a cache, one of a product.
 OPERATION_NS, BYTE_NS, PRODUCT_NS = 0.02, 0.02, 1 / 200
+
+
+@dataclass(frozen=True)
+class Operand:
+    """The right-hand operand of a product: the (k, n) matrix of elements t that lies in a buffer from `offset` on."""
+
+    buffer: int
+    offset: int
+    t: str
+    n: int
+    k: int
+    leading: int
+    transposed: bool
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,7 @@ class Binder:
     def bind(self, program: Program) -> tuple[list[Call | Repeat], int]:
         """(calls, bytes of the arena)"""
         offsets, length = plan_arena(program, self.sizes)
-        calls, extra = self._calls(program, program.instructions, offsets, length, count(1))
+        calls, extra = self._calls(program, program.instructions, offsets, length, count(1), {})
         return calls, length + extra
 
     def _calls(
@@ -50,8 +63,12 @@ class Binder:
         offsets: Mapping[int, int],
         length: int,
         tags: Iterator[int],
+        panels: Mapping[Operand, Argument],
     ) -> tuple[list[Call | Repeat], int]:
-        """(calls, bytes beyond the arena's `length` that they need); an instruction's tag is its number among all."""
+        """(calls, bytes beyond the arena's `length` that they need); an instruction's tag is its number among all.
+
+        panels: right-hand operands of products that are packed already.
+        """
         calls: list[Call | Repeat] = []
         extra = 0  # what the parts of one instruction have of their own; no two instructions run at once
 
@@ -60,10 +77,12 @@ class Binder:
 
         for instruction in instructions:
             if isinstance(instruction, Loop):
-                inner, needed = self._calls(program, instruction.body, offsets, length, tags)
+                packing, own, size = self._packed_once(program, instruction, length, place, panels)
+                calls += packing
+                inner, needed = self._calls(program, instruction.body, offsets, length + size, tags, {**panels, **own})
                 moving = tuple(self._moving(program, number, place) for number in instruction.views)
                 calls.append(Repeat(instruction.count.evaluate(self.sizes), next(self.counters), moving, tuple(inner)))
-                extra = max(extra, needed)
+                extra = max(extra, size + needed)
                 continue
             tag = next(tags)
             arguments: list[Argument] = []
@@ -72,7 +91,7 @@ class Binder:
                 arguments.append((slot, base + offset.evaluate(self.sizes) * program.buffers[number].dtype.itemsize))
             values = [s.evaluate(self.sizes) for s in instruction.sizes]
             if instruction.kernel.startswith("gemm"):
-                made, needed = self._product(program, instruction, arguments, values, length)
+                made, needed = self._product(program, instruction, arguments, values, length, panels)
             elif instruction.extent is not None:
                 made, needed = self._divided(program, instruction, arguments, values, length)
             else:
@@ -91,6 +110,39 @@ class Binder:
         parent, base = place(buffer.view.parent)
         begin, step = (e.evaluate(self.sizes) * buffer.dtype.itemsize for e in (buffer.view.start, buffer.view.step))
         return Moving(self.slots[number], parent, base + begin, step)
+
+    def _packed_once(
+        self,
+        program: Program,
+        loop: Loop,
+        free: int,
+        place: Callable[[int], Argument],
+        panels: Mapping[Operand, Argument],
+    ) -> tuple[list[Call | Repeat], dict[Operand, Argument], int]:
+        """(calls before a loop that pack what its products read again and again, where that then lies, bytes)."""
+        packing: list[Call | Repeat] = []
+        found: dict[Operand, Argument] = {}
+        size = 0
+        for instruction in loop.calls:
+            number, offset = instruction.arrays[1] if instruction.kernel.startswith("gemm") else (-1, NOTHING)
+            # what a loop may write lies among temporaries and outputs, or is updated
+            stays = number >= 0 and program.buffers[number].kind in ("input", "param", "state", "const")
+            if not stays or number in program.updated or instruction.kernel.startswith("gemm_batch"):
+                continue
+            m, n, k, lda, ldb, _, trans_a, trans_b, accumulate = (s.evaluate(self.sizes) for s in instruction.sizes)
+            t = instruction.kernel.rsplit("_", 1)[1]
+            operand = Operand(number, offset.evaluate(self.sizes), t, n, k, ldb, bool(trans_b))
+            frozen = self.packed is not None and program.buffers[number].kind == "param"
+            plan = products.plan(t, m, n, k, lda, ldb, bool(trans_a), bool(trans_b), bool(accumulate))
+            if frozen or operand in panels or operand in found or not m * n * k or plan.how & products.USE_BLAS:
+                continue
+            slot, base = place(number)
+            where = (slot, base + operand.offset * products.ITEMSIZE[t])
+            found[operand] = (self.arena_slot, free + size)
+            words = _integers([n, k, ldb, int(operand.transposed)])
+            packing.append(Call(self.addresses[f"pack_{t}", True], (where, found[operand], *words)))
+            size += _aligned(products.packed_size(t, n, k) * products.ITEMSIZE[t])
+        return packing, found, size
 
     def _address(self, instruction: Instruction) -> int:
         return self.addresses[instruction.kernel, instruction.fixed]
@@ -132,7 +184,13 @@ class Binder:
 
     # -- matrix products ----------------------------------------------------------------------------------------
     def _product(
-        self, program: Program, instruction: Instruction, arguments: list[Argument], values: list[int], free: int
+        self,
+        program: Program,
+        instruction: Instruction,
+        arguments: list[Argument],
+        values: list[int],
+        free: int,
+        panels: Mapping[Operand, Argument],
     ) -> tuple[list[Call], int]:
         m, n, k, lda, ldb, ldc, trans_a, trans_b, accumulate, *batched = values
         t = instruction.kernel.rsplit("_", 1)[1]
@@ -149,6 +207,10 @@ class Binder:
             name, start = program.buffers[number].name, offset.evaluate(self.sizes)
             panels = self.packed.operand(name, start, t, n, k, ldb, bool(trans_b))
             arguments[1] = (ZERO_SLOT, address(panels))
+        operand = Operand(number, offset.evaluate(self.sizes), t, n, k, ldb, bool(trans_b))
+        if operand in panels:
+            plan = products.plan(t, m, n, k, lda, ldb, bool(trans_a), bool(trans_b), bool(accumulate), True, parts)
+            arguments[1] = panels[operand]
         bounds = cut(batch, 1, self._parts(time * batch)) if several else cut(plan.extent, plan.grain, parts)
         stride = _aligned(plan.work)
         work = (self.arena_slot, free)
@@ -184,6 +246,8 @@ def needed_kernels(program: Program) -> set[str]:
     for instruction in program.calls:
         if instruction.kernel.startswith("gemm_batch"):
             found.add(instruction.kernel.replace("_batch", ""))
+        if instruction.kernel.startswith("gemm") and any(isinstance(i, Loop) for i in program.instructions):
+            found.add(f"pack_{instruction.kernel.rsplit('_', 1)[1]}")  # a loop may read an operand again and again
         for private in instruction.private:
             if private.reduce != "scratch":
                 dtype = program.buffers[instruction.arrays[private.array][0]].dtype

@@ -114,6 +114,11 @@ class Loop:
     views: tuple[int, ...]
     body: tuple[Instruction | Loop, ...]
 
+    @property
+    def calls(self) -> Iterator[Instruction]:
+        """Its instructions in order, those of loops inside too."""
+        return calls(self.body)
+
     def to_json(self) -> dict[str, Any]:
         return {"count": str(self.count), "views": list(self.views), "body": [i.to_json() for i in self.body]}
 
