@@ -16,7 +16,7 @@ from ..ops.scan import Scan
 from ..ops.segments import MOST_BYTES, kept_bytes, segmented
 from . import functions
 from .nest import Nest, flatten
-from .tensor import Tensor, Value, cast, elementwise, fail, lift, record
+from .tensor import Tensor, Value, elementwise, fail, lift, record
 from .trace import Trace, caller, current
 
 Step = Callable[[Any, Any], Any]
@@ -75,9 +75,7 @@ def _known(tensors: Sequence[Tensor]) -> list[Node]:
 class _Loop:
     """One call of `scan`."""
 
-    def __init__(
-        self, trace: Trace, source: SourceLine | None, axis: int, reverse: bool, checkpoint: int | str | None
-    ):
+    def __init__(self, trace: Trace, source: SourceLine | None, axis: int, reverse: bool, checkpoint: int | str | None):
         self.trace, self.source, self.axis, self.reverse = trace, source, axis, reverse
         self.checkpoint = _checked(checkpoint)
         self.fit = Fit(source=source)
@@ -95,9 +93,7 @@ class _Loop:
         inside = [self._stand_in(n.type) for n in begin]
         taken = [self._stand_in(TensorType(n.dtype, n.shape[1:])) for n in operands]
         self.trace.steps += 1
-        returned = step(
-            carry_nest.build(map(Tensor, inside)), x_nest.build(map(Tensor, taken[: len(arrays)]))
-        )
+        returned = step(carry_nest.build(map(Tensor, inside)), x_nest.build(map(Tensor, taken[: len(arrays)])))
         if not isinstance(returned, tuple) or len(returned) != 2:
             what = f"{len(returned)} values" if isinstance(returned, tuple) else type(returned).__name__
             raise TraceError(f"scan: the step returns {what}, not two", how="return carry, y; y may be None")
@@ -115,8 +111,8 @@ class _Loop:
             results = [self._held(taken[-1], n, o, "carry") for n, o in zip(results, inside, strict=True)]
             ys = [self._held(taken[-1], y, None, "y") for y in ys]
         self.trace.guards += self.fit.guards
-        last, stacks = self._results(self._loop(begin, operands, inside, taken, [*results, *ys], steps))
-        return carry_nest.build(map(Tensor, last)), y_nest.build(iter([self._moved(Tensor(s)) for s in stacks]))
+        ends, stacks = self._results(self._loop(begin, operands, inside, taken, [*results, *ys], steps))
+        return carry_nest.build(map(Tensor, ends)), y_nest.build(iter([self._moved(Tensor(s)) for s in stacks]))
 
     # -- what goes in -------------------------------------------------------------------------------------------
     def _arrays(self, nest: Nest, arrays: list[Node], length: SizeLike | None) -> tuple[Size, list[Node]]:
@@ -236,7 +232,14 @@ class _Loop:
         return node
 
 
-CHEAP = ("transpose", "reshape", "broadcast_to", "slice", "size", "arange")  # what a step does itself with what it captures
+CHEAP = (
+    "transpose",
+    "reshape",
+    "broadcast_to",
+    "slice",
+    "size",
+    "arange",
+)  # what a step does itself with what it captures
 
 
 def captures(results: Sequence[Node], own: set[Node]) -> list[Node]:

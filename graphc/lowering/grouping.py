@@ -94,9 +94,11 @@ class _Grouping:
             self.place(found[0], self.joined(found[0], earliest))
         elif parts and self.joined(parts[0], earliest) is not None:
             for part in parts:
-                before = self.groups[self.made[node]] if node in self.made else None
-                beside = isinstance(before, Builder) and before.has_room(part) and before.depth(part) == len(part.box)
-                self.place(part, before if beside else self.joined(part, earliest))
+                beside = self.groups[self.made[node]] if node in self.made else None
+                if isinstance(beside, Builder) and beside.has_room(part) and beside.depth(part) == len(part.box):
+                    self.place(part, beside)
+                else:
+                    self.place(part, self.joined(part, earliest))
         elif all(is_small(s) for s in found) and (found[0].init is None or is_small(_filling(found[0]))):
             self.together(found)
         else:  # each piece has a loop of its own

@@ -9,7 +9,8 @@ from ..graph.dtype import DType
 from ..graph.graph import Graph
 from ..graph.node import Node, TensorType
 from ..graph.size import Size, size
-from ..ops.scan import Scan, item
+from ..ops.scan import Scan
+from ..ops.scan import item as result_of
 from .cluster import Builder
 from .contractions import canonical_contractions
 from .describe import describe, readable_names, where
@@ -343,7 +344,7 @@ class _Assembly:
 
     def _result(self, found: dict[int, Node], node: Node, k: int) -> int:
         """The buffer of a loop's result; one that nothing reads needs a place too."""
-        picked = found[k] if k in found else item(node, k)
+        picked = found[k] if k in found else result_of(node, k)
         if picked not in self.number:
             self.number[picked] = self._add("temp", self.names.get(picked, f"result_{k}"), picked.type, picked)
         return self.number[picked]

@@ -205,8 +205,8 @@ class Binder:
             assert self.packed is not None
             plan = products.plan(t, m, n, k, lda, ldb, bool(trans_a), bool(trans_b), bool(accumulate), True, parts)
             name, start = program.buffers[number].name, offset.evaluate(self.sizes)
-            panels = self.packed.operand(name, start, t, n, k, ldb, bool(trans_b))
-            arguments[1] = (ZERO_SLOT, address(panels))
+            packed = self.packed.operand(name, start, t, n, k, ldb, bool(trans_b))
+            arguments[1] = (ZERO_SLOT, address(packed))
         operand = Operand(number, offset.evaluate(self.sizes), t, n, k, ldb, bool(trans_b))
         if operand in panels:
             plan = products.plan(t, m, n, k, lda, ldb, bool(trans_a), bool(trans_b), bool(accumulate), True, parts)

@@ -398,7 +398,7 @@ def test_a_value_of_a_step_used_outside():
         last, _ = gc.scan(step, init=0.0, xs=x)
         return gc.outputs(y=last + kept[0])
 
-    with pytest.raises(gc.GraphcError, match="a value of a step of gc.scan is used outside the step"):
+    with pytest.raises(gc.GraphcError, match=r"a value of a step of gc\.scan is used outside the step"):
         gc.compile(gc.model(leaked))
 
 
