@@ -92,6 +92,6 @@ def test_the_recurrences_are_the_gradients(model, form):
 def test_the_lectures_form():
     """δ_h is the error from the output and the error from the next step; ∂L/∂U = Σ δ h of the step before."""
     text = WRITERS["txt"](explain(derived(rnn)[2]))
-    assert "δᵢⱼₖ^hs = [0 ≤ i + 1 < T] Σₗ δᵢ₊₁‚ⱼ‚ₗ^" in text and "Uₖₗ + hsᵢⱼₖ" in text
-    assert "{ hsⱼ₋₁‚ₗ‚ₖ if j ≥ 1; 0 otherwise }" in text
+    assert "δᵢⱼₖ^h = [0 ≤ i + 1 < T] Σₗ δᵢ₊₁‚ⱼ‚ₗ^(z⁽²⁾) Uₖₗ + hᵢⱼₖ + [0 ≤ i − (T − 1) < 1]" in text
+    assert "∂L/∂Uₖᵢ = Σⱼ‚ₗ δⱼₗᵢ^(z⁽²⁾) ({ hⱼ₋₁‚ₗ‚ₖ if j ≥ 1; 0 otherwise })" in text
 
