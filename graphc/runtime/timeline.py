@@ -64,8 +64,8 @@ class Timeline:
             groups = [[call for group in groups for call in group]]
         self._stamped = _Stamped(groups, next(counters), executor.threads)
         self._stamped.native.bind(arena_slot, self._arena.block)
-        for number, place in enumerate(places or ()):
-            self._stamped.native.slots[slots[number]] = place
+        for slot, place in zip(slots.values(), places or (), strict=False):  # behind them are counters of loops
+            self._stamped.native.slots[slot] = place
 
     def run(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Run once: the seconds that each instruction took, the stamp's own time taken off; never below 1 ns."""
