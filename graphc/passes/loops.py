@@ -351,7 +351,9 @@ def _term(body: Body, k: int) -> tuple[str, Node] | None:
         return None
     a, b = new.operands
     other = b if a is carry else a if new.op == "add" and b is carry else None
-    if other is None or other is carry or new in body.gives or body.new_carries.count(new) > 1 or carry in body.gives:
+    if other is None or other is carry:
+        return None
+    if body.results.count(new) > 1 or carry in body.results:
         return None
     readers = [n for n in body.nodes if carry in n.operands or new in n.operands]
     return (new.op, build.broadcast_to(other, carry.shape)) if readers == [new] else None
