@@ -50,7 +50,7 @@ def step(library, plan, carry, xs, weights, shared):
         else:
             value = table[which % len(table)](values[a], weights[which % 2])
         values.append(value)
-    results = [carry[k] + values[n] if s else values[n] * 0.9 for k, (n, s) in enumerate(zip(new, sums, strict=True))]
+    results = [carry[k] + values[n] if s else library.unary[0](values[n]) * 0.9 for k, (n, s) in enumerate(zip(new, sums, strict=True))]
     return tuple(results), [values[g] for g in gives]
 
 
