@@ -5,7 +5,8 @@ Lowering speaks of nodes and the Kernel IR; the runtime knows neither. This is w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .codegen.cuda import print_launches
@@ -15,10 +16,11 @@ from .graph.graph import Graph
 from .graph.size import Size, size
 from .lowering.cost import operations
 from .lowering.ir import loops
-from .lowering.schedule import CheckIndex, Launch, Multiply, Schedule, Step
+from .lowering.schedule import Buffer as Scheduled
+from .lowering.schedule import CheckIndex, Copy, Launch, Multiply, Repeat, Schedule, Step
 from .runtime.cache import KernelSource
 from .runtime.kernels import canonical_of
-from .runtime.program import Buffer, Instruction, Private, Program, SizeGuard
+from .runtime.program import Buffer, Instruction, Loop, Private, Program, SizeGuard, View
 
 
 @dataclass
@@ -69,18 +71,48 @@ type and the line of the model. `block_sum_f32(x)` adds up the x of a block's th
 
 def assemble(name: str, graph: Graph, steps: Schedule, book: KernelBook) -> Program:
     """A program from a schedule: its kernels printed into the book."""
-    buffers = tuple(Buffer(b.kind, b.name, b.type.dtype, b.type.shape) for b in steps.buffers)
+    buffers = [Buffer(b.kind, b.name, b.type.dtype, b.type.shape, _view(b, steps)) for b in steps.buffers]
     guards = tuple(SizeGuard(g.left, g.right, g.relation, g.message, _line(g.source)) for g in graph.guards)
     updated = tuple(sorted({b for s in steps.steps for b in steps.writes(s) if buffers[b].kind in ("param", "state")}))
-    instructions: list[Instruction] = []
-    for step in steps.steps:
-        if isinstance(step, Launch) and book.target == "cuda":
+    instructions = _instructions(steps.steps, buffers, book)
+    return Program(name, tuple(buffers), instructions, guards, updated)
+
+
+def _view(buffer: Scheduled, steps: Schedule) -> View | None:
+    """Where a part lies in an array, or in a part that moves."""
+    view = buffer.view
+    if view is None:
+        return None
+    parent, start = view.parent, view.start
+    while (outer := steps.buffers[parent].view) is not None and outer.step == 0:
+        parent, start = outer.parent, start + outer.start
+    return View(parent, start, view.step)
+
+
+def _instructions(steps: Iterable[Step], buffers: list[Buffer], book: KernelBook) -> tuple[Instruction | Loop, ...]:
+    """What steps do; buffers made for values between launches are added."""
+    instructions: list[Instruction | Loop] = []
+    for step in steps:
+        if isinstance(step, Repeat):
+            instructions.append(Loop(step.count, step.views, _instructions(step.steps, buffers, book)))
+        elif isinstance(step, Launch) and book.target == "cuda":
             launched, made = _cuda_launches(step, len(buffers), book)
-            instructions += launched
             buffers += made
+            instructions += [_placed(i, buffers) for i in launched]
         else:
-            instructions.append(_instruction(step, book))
-    return Program(name, buffers, tuple(instructions), guards, updated)
+            instructions.append(_placed(_instruction(step, book), buffers))
+    return tuple(instructions)
+
+
+def _placed(instruction: Instruction, buffers: list[Buffer]) -> Instruction:
+    """The instruction over whole buffers and views that move: a part that stays where it is becomes an offset."""
+
+    def place(number: int, offset: Size) -> tuple[int, Size]:
+        while (view := buffers[number].view) is not None and view.step == 0:
+            number, offset = view.parent, offset + view.start
+        return number, offset
+
+    return replace(instruction, arrays=tuple(place(n, o) for n, o in instruction.arrays))
 
 
 def _cuda_launches(step: Launch, count: int, book: KernelBook) -> tuple[list[Instruction], tuple[Buffer, ...]]:
@@ -104,7 +136,7 @@ def _line(source: SourceLine | None) -> str:
     return f"{Path(source.file).name}:{source.line}" if source else ""
 
 
-def _instruction(step: Step, book: KernelBook) -> Instruction:
+def _instruction(step: Launch | Multiply | CheckIndex | Copy, book: KernelBook) -> Instruction:
     zero = size(0)
     if isinstance(step, Launch):
         source = print_kernel(step.kernel)
@@ -149,10 +181,26 @@ def print_program(program: Program) -> str:
     """A program as text: its buffers, and its instructions in order."""
     lines = [f"program {program.name}"]
     for number, b in enumerate(program.buffers):
-        lines.append(f"  {number:3} {b.kind:6} {b.name}: {b.dtype}[{', '.join(map(str, b.shape))}]")
-    for i in program.instructions:
-        arrays = ", ".join(program.buffers[n].name + (f"+{o}" if o != 0 else "") for n, o in i.arrays)
-        lines.append(
-            f"  {i.kernel}({arrays}; {', '.join(map(str, i.sizes))})" + (f"    # {i.message}" if i.message else "")
-        )
+        where = "" if b.view is None else f" = {program.buffers[b.view.parent].name}[{b.view.start} + t*{_factor(b.view.step)}]"
+        lines.append(f"  {number:3} {b.kind:6} {b.name}: {b.dtype}[{', '.join(map(str, b.shape))}]{where}")
+    lines += _instruction_lines(program, program.instructions, "  ")
     return "\n".join(lines) + "\n"
+
+
+def _factor(value: Size) -> str:
+    text = str(value)
+    return text if text.isalnum() else f"({text})"
+
+
+def _instruction_lines(program: Program, instructions: Iterable[Instruction | Loop], margin: str) -> list[str]:
+    lines: list[str] = []
+    for i in instructions:
+        if isinstance(i, Loop):
+            moving = ", ".join(program.buffers[n].name for n in i.views)
+            lines.append(f"{margin}for t in range({i.count}):    # moving: {moving}")
+            lines += _instruction_lines(program, i.body, margin + "  ")
+            continue
+        arrays = ", ".join(program.buffers[n].name + (f"+{o}" if o != 0 else "") for n, o in i.arrays)
+        sizes = ", ".join(map(str, i.sizes))
+        lines.append(f"{margin}{i.kernel}({arrays}; {sizes})" + (f"    # {i.message}" if i.message else ""))
+    return lines

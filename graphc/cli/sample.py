@@ -94,9 +94,9 @@ def drawn(inputs: Sequence[Declared], program: Program, sizes: Mapping[str, int]
 def _limits(program: Program, sizes: Mapping[str, int]) -> dict[str, int]:
     """What the indices in each array must stay below, by its name, for all that are checked when the program runs."""
     limits: dict[str, int] = {}
-    for instruction in program.instructions:
+    for instruction in program.calls:
         if instruction.kernel.startswith("check_index"):
-            name, limit = program.buffers[instruction.arrays[0][0]].name, instruction.sizes[1].evaluate(sizes)
+            name, limit = program.buffers[program.root(instruction.arrays[0][0])].name, instruction.sizes[1].evaluate(sizes)
             limits[name] = min(limits.get(name, limit), limit)
     return limits
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ..errors import DerivativeError
 from ..graph import scalar as sc
+from ..graph.body import dependents
 from ..graph.dtype import i32
 from ..graph.formula import Clause, Read
 from ..graph.graph import Graph, SideTables, with_operands
 from ..graph.node import Node, TensorType, postorder
 from ..graph.scalar import Scalar
 from ..ops import build
+from ..ops.scan import with_body
 from ..ops.table import row_of
 from .emit import emit
 from .rule import adjoint, chosen, derivative
+from .scan import scan_pullback
 from .support import Support, may_be_singular
 
 
@@ -25,29 +28,51 @@ def gradients(y: Node, wrt: Iterable[Node], tables: SideTables | None = None) ->
     tables: the new nodes get the origins of the nodes whose derivative they are.
     """
     targets = dict.fromkeys(wrt)  # in their order, and quick to look into
-    order = postorder([y])
-    known = set(order)
-    needed: set[Node] = set()
-    for node in order:
-        if node in targets or any(o in needed for o in node.operands):
-            needed.add(node)
+    found = cotangents_of({y: build.const(1, y.dtype)}, targets, tables)
+    return {x: found[x] if x in found else build.full(0, x.shape, x.dtype) for x in targets}
+
+
+def cotangents_of(
+    seeds: Mapping[Node, Node], wrt: Iterable[Node], tables: SideTables | None = None
+) -> dict[Node, Node]:
+    """Σ over the seeds of seed · ∂root/∂x for each x that a root depends on, as nodes. seeds: root → its cotangent."""
+    targets = dict.fromkeys(wrt)
+    order = postorder(seeds)
+    known = set(order) | set(postorder(seeds.values()))
+    needed = dependents(seeds, targets)
     support = Support({n.operands[0] for n in order if n.op == "where"})
-    cotangents: dict[Node, Node] = {y: build.const(1, y.dtype)}
+    cotangents = dict(seeds)
+    items: dict[Node, dict[int, Node]] = {}  # scan → the cotangents of its results, by their number
     for node in reversed(order):
-        if node not in cotangents or node not in needed:
+        if node not in needed:
             continue
-        for position, operand in enumerate(node.operands):
-            if operand not in needed or not operand.dtype.is_float:
-                continue
-            contribution = pullback(node, position, cotangents[node], support)
-            if contribution is None:
-                continue
+        contributions: Iterable[tuple[Node, Node]] = ()
+        if node.op == "scan":
+            if node in items:
+                contributions = scan_pullback(node, items[node], needed, cotangents_of, tables or SideTables())
+        elif node not in cotangents:
+            continue
+        elif node.op == "item":
+            if node.operands[0] in needed:
+                items.setdefault(node.operands[0], {})[node.attr("index")] = cotangents[node]
+        else:
+            contributions = _contributions(node, needed, cotangents[node], support)
+        for operand, contribution in contributions:
             total = build.make("add", cotangents[operand], contribution) if operand in cotangents else contribution
             if tables is not None:
                 for new in postorder([total], known):
                     tables.add_origin(new, *tables.origins.get(node, ()))
             cotangents[operand] = total
-    return {x: cotangents[x] if x in cotangents and x in needed else build.full(0, x.shape, x.dtype) for x in targets}
+    return {x: cotangents[x] for x in targets if x in cotangents and x in needed}
+
+
+def _contributions(node: Node, needed: set[Node], cotangent: Node, support: Support) -> Iterator[tuple[Node, Node]]:
+    """(operand, its share of the cotangent) for the operands that matter."""
+    for position, operand in enumerate(node.operands):
+        if operand in needed and operand.dtype.is_float:
+            contribution = pullback(node, position, cotangent, support)
+            if contribution is not None:
+                yield operand, contribution
 
 
 def pullback(node: Node, position: int, cotangent: Node, support: Support) -> Node | None:
@@ -140,6 +165,8 @@ def watch(graph: Graph) -> Graph:
 
     def change(node: Node, operands: tuple[Node, ...]) -> Node:
         new = with_operands(node, operands)
+        if new.op == "scan":
+            new = with_body(new, watch, graph.tables)
         return Node("watched", (new,), new.type) if node in wrt and node.op not in LEAF_VARIABLES else new
 
     return graph.rewrite(change)
@@ -149,18 +176,20 @@ LEAF_VARIABLES = ("input", "param", "state")  # nothing computes them, so no rul
 
 
 def expand(graph: Graph) -> Graph:
-    """Replace every lazy gradient by its derivation, innermost first."""
+    """Replace every lazy gradient by its derivation, innermost first; those of the steps of loops before all others."""
     wanted: dict[Node, list[Node]] = {}
     for node in graph.nodes:
         if node.op == "grad":
             wanted.setdefault(node.operands[0], []).append(node.operands[1])
-    if not wanted:
+    if not wanted and all(node.op != "scan" for node in graph.nodes):
         return graph
     new: dict[Node, Node] = {}
     done: dict[Node, dict[Node, Node]] = {}
     for node in graph.nodes:
         if node.op != "grad":
             new[node] = with_operands(node, tuple(new[o] for o in node.operands))
+            if node.op == "scan":
+                new[node] = with_body(new[node], expand, graph.tables)
         else:
             y, x = node.operands
             if y not in done:

@@ -495,6 +495,26 @@ def grad(y: Value, wrt: Any) -> Any:
     return results[0] if single else results
 
 
+def jvp(y: Value, wrt: Sequence[Tensor], vectors: Sequence[Value]) -> Tensor:
+    """The Jacobian of y times vectors, Σ ∂y/∂x · v: how y changes as the values x of `wrt` move along theirs.
+
+    A gradient is linear in the cotangent that it begins with, so its derivative by that is the same product the other
+    way round: no second set of rules.
+    """
+    target = lift(y)
+    if target.broken:
+        return target
+    trace = current("gc.jvp")
+    trace.steps += 1  # a value of its own: no other zeros of the model are meant
+    cotangent = record("watched", full(target.node.shape, 0, target.dtype), tag=trace.steps)
+    gradients = grad(sum(target * cotangent), list(wrt))
+    products = [sum(g * lift(v)) for g, v in zip(gradients, vectors, strict=True)]
+    total = products[0]
+    for p in products[1:]:
+        total = total + p
+    return grad(total, cotangent)
+
+
 def hvp(loss: Value, wrt: Sequence[Tensor], vectors: Sequence[Value]) -> list[Tensor]:
     """The Hessian of a scalar times vectors: the gradient of Σ gradient · vector."""
     gradients = grad(loss, list(wrt))

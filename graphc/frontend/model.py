@@ -295,6 +295,7 @@ def trace_model(trace: Trace, m: Model, hyperparameters: Mapping[str, Any]) -> G
     if not named and not trace.updates:
         raise ModelError(f"model {m.name} has no outputs and no updates", where=m.source, how="return gc.outputs(y=y)")
     graph = Graph(m.name, tuple(inputs), named, trace.updates, tuple(dict.fromkeys(trace.guards)), trace.tables)
+    _check_steps(m, graph)
     _check_sizes(m, graph, trace)
     for name, node in named.items():
         trace.tables.names.setdefault(node, name)
@@ -313,6 +314,19 @@ def _input(trace: Trace, m: Model, name: str, annotation: Annotation) -> Node:
     with active(trace):
         trace.note(node, m.source)
     return node
+
+
+def _check_steps(m: Model, graph: Graph) -> None:
+    """ModelError where a value that only a step of a loop has is used outside it."""
+    known = set(graph.inputs)
+    for node in graph.nodes:
+        if node.op == "input" and node not in known:
+            users = [s for n in graph.users(node) if (s := graph.tables.source(n))]
+            raise ModelError(
+                f"model {m.name}: a value of a step of gc.scan is used outside the step",
+                where=users[0] if users else m.source,
+                how="return it from the step, as the carry or as what the step gives",
+            )
 
 
 def _line_of(error: BaseException, m: Model) -> SourceLine:

@@ -49,6 +49,7 @@ class Trace:
     scopes: list[str] = field(default_factory=list)
     made: dict[str, Declaration] = field(default_factory=dict)
     dims: set[str] = field(default_factory=set)
+    steps: int = 0  # counts values that are like no others: what a step of a loop computes with
 
     def dtype(self, declared: DType) -> DType:
         """A declared type as this compilation reads it: under float64 every f32 is an f64."""

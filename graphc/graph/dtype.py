@@ -50,6 +50,7 @@ f64 = DType("f64", "f", 8)
 i32 = DType("i32", "i", 4)
 i64 = DType("i64", "i", 8)
 bool_ = DType("bool_", "b", 1)
+results = DType("results", "t", 0)  # of a node with several results: no array's, and no arithmetic takes it
 
 _NUMPY = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool_": np.bool_}
 BY_NAME = {t.name: t for t in (f32, f64, i32, i64, bool_)}

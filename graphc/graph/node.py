@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from .dtype import DType, from_numpy
+from .dtype import DType, from_numpy, results
 from .scalar import Scalar
 from .size import Size, product
 
@@ -32,6 +32,21 @@ class TensorType:
 
     def __str__(self) -> str:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True)
+class TupleType(TensorType):
+    """The type of a node with several results; an `item` node picks one of them. It is the type of no array."""
+
+    items: tuple[TensorType, ...]
+
+    def __str__(self) -> str:
+        return f"({', '.join(map(str, self.items))})"
+
+
+def tuple_type(items: Iterable[TensorType]) -> TupleType:
+    """The type of several results together."""
+    return TupleType(results, (), tuple(items))
 
 
 class Constant:
@@ -119,10 +134,15 @@ _INTERNED: WeakValueDictionary[Any, Node] = WeakValueDictionary()
 def size_names(node: Node) -> set[str]:
     """The dimension names that a node depends on, in its type or in an attribute."""
     found: set[str] = set()
-    stack: list[Any] = [node.type.shape, *(v for _, v in node.attrs)]
+    stack: list[Any] = [node.type, *(v for _, v in node.attrs)]
+    inside: set[Node] = set()  # of bodies
     while stack:
         value = stack.pop()
-        if isinstance(value, Size):
+        if isinstance(value, Node):
+            if value not in inside:
+                inside.add(value)
+                stack.extend((value.type, *(v for _, v in value.attrs), *value.operands))
+        elif isinstance(value, Size):
             found |= value.names
         elif isinstance(value, tuple):
             stack.extend(value)

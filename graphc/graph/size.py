@@ -1,4 +1,4 @@
-"""Sizes: integer polynomials in named dimensions, with floor division, in a normal form.
+"""Sizes: integer polynomials in named dimensions, with floor division and integer roots, in a normal form.
 
 Two sizes that are equal as normal forms are equal for every value of their names. `2*B + B - 1` and `3*B - 1`
 are one size, and so are `(T - 1)//2 + 1` and `(T + 1)//2`: a quotient keeps only what the divisor leaves over.
@@ -6,6 +6,7 @@ are one size, and so are `(T - 1)//2 + 1` and `(T + 1)//2`: a quotient keeps onl
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Union
 
 from ..errors import GraphError
 
-Atom = Union[str, "Quotient"]
+Atom = Union[str, "Quotient", "Root"]
 Monomial = tuple[tuple[Atom, int], ...]  # ((atom, power), …), sorted; () is the constant term
 SizeLike = Union["Size", int]
 
@@ -28,6 +29,46 @@ class Quotient:
 
     def __str__(self) -> str:
         return f"({self.numerator})//{_bracket(self.divisor)}"
+
+
+@dataclass(frozen=True)
+class Root:
+    """⌊√argument⌋"""
+
+    argument: Size
+
+    def __str__(self) -> str:
+        return f"isqrt({self.argument})"
+
+
+def _names(atom: Atom) -> frozenset[str]:
+    if isinstance(atom, str):
+        return frozenset((atom,))
+    return atom.argument.names if isinstance(atom, Root) else atom.numerator.names | atom.divisor.names
+
+
+def _evaluated(atom: Atom, values: Mapping[str, int]) -> int:
+    if isinstance(atom, str):
+        return values[atom]
+    if isinstance(atom, Root):
+        return math.isqrt(atom.argument.evaluate(values))
+    return atom.numerator.evaluate(values) // atom.divisor.evaluate(values)
+
+
+def _substituted(atom: Atom, values: Mapping[str, SizeLike]) -> Size:
+    if isinstance(atom, str):
+        return size(values.get(atom, atom))
+    if isinstance(atom, Root):
+        return isqrt(atom.argument.substitute(values))
+    return atom.numerator.substitute(values) // atom.divisor.substitute(values)
+
+
+def isqrt(argument: SizeLike) -> Size:
+    """⌊√argument⌋ of a size that is not negative."""
+    number = size(argument).constant
+    if number is not None:
+        return size(math.isqrt(number))
+    return _normal({((Root(size(argument)), 1),): 1})
 
 
 @dataclass(frozen=True)
@@ -52,7 +93,7 @@ class Size:
         found: set[str] = set()
         for monomial, _ in self.terms:
             for atom, _ in monomial:
-                found |= {atom} if isinstance(atom, str) else atom.numerator.names | atom.divisor.names
+                found |= _names(atom)
         return frozenset(found)
 
     def evaluate(self, values: Mapping[str, int]) -> int:
@@ -61,12 +102,7 @@ class Size:
         for monomial, coefficient in self.terms:
             product = coefficient
             for atom, power in monomial:
-                base = (
-                    values[atom]
-                    if isinstance(atom, str)
-                    else (atom.numerator.evaluate(values) // atom.divisor.evaluate(values))
-                )
-                product *= base**power
+                product *= _evaluated(atom, values) ** power
             total += product
         return total
 
@@ -76,10 +112,7 @@ class Size:
         for monomial, coefficient in self.terms:
             product = size(coefficient)
             for atom, power in monomial:
-                if isinstance(atom, str):
-                    base = size(values.get(atom, atom))
-                else:
-                    base = atom.numerator.substitute(values) // atom.divisor.substitute(values)
+                base = _substituted(atom, values)
                 for _ in range(power):
                     product = product * base
             total = total + product
@@ -359,6 +392,10 @@ def _parse_atom(tokens: list[str], i: int, text: str) -> tuple[Size, int]:
             return value, i + 1
     elif token.isdigit():
         return size(int(token)), i + 1
+    elif token == "isqrt" and tokens[i + 1] == "(":
+        value, i = _parse_sum(tokens, i + 2, text)
+        if tokens[i] == ")":
+            return isqrt(value), i + 1
     elif token.isidentifier():
         return size(token), i + 1
     raise GraphError(f"cannot read the size {text!r}: {token or 'the end'!r} stands where a size should")

@@ -6,22 +6,35 @@ graph xor
 output y_hat = %9
 update total = %12
 guard B == T because "…"
+
+The body of a loop stands before the first line that names it, after the nodes that it is made of:
+
+%2 = input {name="carry:0"} : f32[B, 3]
+%4 = tanh(%3) : f32[B, 3]
+body 0
+carry %2
+result %4
+end
+%7 = scan(%5, %6) {body=body 0, …} : (f32[B, 3], f32[T, B, 3])
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
 
 from ..errors import GraphError, SourceLine
 from . import dtype as dtypes
+from .body import Body
 from .formula import Affine, Clause, Formula, Index, Lookup, Read, affine
 from .graph import Graph, Guard, Origin, SideTables
-from .node import Constant, Node, TensorType
+from .node import Constant, Node, TensorType, tuple_type
 from .scalar import Scalar
 from .size import Size, parse
 
@@ -33,13 +46,10 @@ def print_graph(graph: Graph) -> str:
     """The graph as text, with the origin of each node."""
     used = set(graph.nodes)
     unused = [n for n in (*graph.inputs, *graph.updates) if n not in used]
-    order = [*unused, *graph.nodes]
-    number = {node: f"%{i}" for i, node in enumerate(order)}
-    lines = [f"graph {graph.name}"]
-    for node in order:
-        origins = "".join(f" @ {_origin(o)}" for o in graph.tables.origins.get(node, ()))
-        name = f" = {_quote(graph.tables.names[node])}" if node in graph.tables.names else ""
-        lines.append(f"{number[node]} = {print_node(node, number)}{origins}{name and ' as' + name}")
+    printed = _Lines(graph.tables)
+    printed.add([*unused, *graph.nodes])
+    number = printed.number
+    lines = [f"graph {graph.name}", *printed.lines]
     lines += [f"input {number[n]}" for n in graph.inputs]
     lines += [f"output {_name(name)} = {number[node]}" for name, node in graph.outputs.items()]
     lines += [f"update {number[target]} = {number[node]}" for target, node in graph.updates.items()]
@@ -51,10 +61,42 @@ def print_graph(graph: Graph) -> str:
     return "\n".join(lines) + "\n"
 
 
-def print_node(node: Node, number: dict[Node, str]) -> str:
+class _Lines:
+    """The lines of nodes, each numbered and printed once, and the bodies of loops before the loops that run them."""
+
+    def __init__(self, tables: SideTables):
+        self.tables = tables
+        self.number: dict[Node | Body, str] = {}
+        self.nodes, self.bodies = count(), count()
+        self.lines: list[str] = []
+
+    def add(self, nodes: Iterable[Node]) -> None:
+        for node in nodes:
+            if node in self.number:
+                continue
+            for _, value in node.attrs:
+                if isinstance(value, Body) and value not in self.number:
+                    self._body(value)
+            self.number[node] = f"%{next(self.nodes)}"
+            origins = "".join(f" @ {_origin(o)}" for o in self.tables.origins.get(node, ()))
+            name = f" as = {_quote(self.tables.names[node])}" if node in self.tables.names else ""
+            self.lines.append(f"{self.number[node]} = {print_node(node, self.number)}{origins}{name}")
+
+    def _body(self, body: Body) -> None:
+        self.add((*body.inputs, *body.nodes))
+        self.number[body] = f"body {next(self.bodies)}"
+        places = zip(BODY_LINES, (body.carries, body.elements, body.given, body.results), strict=True)
+        ends = [f"{kind} {self.number[node]}" for kind, nodes in places for node in nodes]
+        self.lines += [self.number[body], *ends, "end"]
+
+
+BODY_LINES = ("carry", "element", "given", "result")
+
+
+def print_node(node: Node, number: Mapping[Node | Body, str]) -> str:
     """One node without its origins: `add(%1, %2) : f32[B, 2]`."""
     operands = f"({', '.join(number[o] for o in node.operands)})" if node.operands else ""
-    attrs = ", ".join(f"{k}={_value(v)}" for k, v in node.attrs)
+    attrs = ", ".join(f"{k}={number[v] if isinstance(v, Body) else _value(v)}" for k, v in node.attrs)
     return f"{node.op}{operands}{f' {{{attrs}}}' if attrs else ''} : {node.type}"
 
 
@@ -183,6 +225,8 @@ def parse_graph(text: str) -> Graph:
     outputs: dict[str, Node] = {}
     updates: dict[Node, Node] = {}
     guards: list[Guard] = []
+    bodies: list[Body] = []
+    parts: dict[str, list[Node]] = {}  # of the body that is being read
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -209,9 +253,16 @@ def parse_graph(text: str) -> Graph:
                 message = reader.string()
                 source = _read_origin(reader).source if reader.accept("@") else None
                 guards.append(Guard(left, right, message, source, relation))
+            elif head == "body":
+                reader.next()
+                parts = {kind: [] for kind in BODY_LINES}
+            elif head in BODY_LINES:
+                parts[head].append(nodes[reader.next()])
+            elif head == "end":
+                bodies.append(Body(*(tuple(parts[kind]) for kind in BODY_LINES)))
             elif head.startswith("%"):
                 reader.next("=")
-                node = nodes[head] = _read_node(reader, nodes)
+                node = nodes[head] = _read_node(reader, nodes, bodies)
                 while reader.accept("@"):
                     tables.add_origin(node, _read_origin(reader))
                 if reader.accept("as"):
@@ -238,18 +289,27 @@ def _read_origin(reader: _Reader) -> Origin:
     return Origin(source, scope)
 
 
-def _read_node(reader: _Reader, nodes: dict[str, Node]) -> Node:
+def _read_node(reader: _Reader, nodes: dict[str, Node], bodies: list[Body]) -> Node:
     op = reader.next()
     operands = reader.listed(lambda: nodes[reader.next()], ")") if reader.accept("(") else ()
     attrs: dict[str, Hashable] = {}
     if reader.accept("{"):
         for key, value in reader.listed(lambda: (reader.next(), reader.next("=") and _read_value(reader)), "}"):
-            attrs[key] = value
+            attrs[key] = bodies[value.number] if isinstance(value, _BodyName) else value
     reader.next(":")
     return Node(op, operands, _read_type(reader), **attrs)
 
 
+@dataclass(frozen=True)
+class _BodyName:
+    """A body that an attribute names."""
+
+    number: int
+
+
 def _read_type(reader: _Reader) -> TensorType:
+    if reader.accept("("):
+        return tuple_type(reader.listed(lambda: _read_type(reader), ")"))
     dtype = dtypes.BY_NAME[reader.next()]
     reader.next("[")
     shape = []
@@ -269,6 +329,9 @@ def _read_value(reader: _Reader) -> Any:
         return _read_formula(reader)
     if token == "array":
         return _read_constant(reader)
+    if token == "body":
+        reader.next()
+        return _BodyName(int(reader.next()))
     if token == "(":
         reader.next()
         return reader.listed(lambda: _read_value(reader), ")")

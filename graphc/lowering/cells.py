@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..graph.size import Quotient, Size, size
+from ..graph.size import Quotient, Root, Size, size
 from .ir import Loop, Position, Store, loads, walk, written
 
 
@@ -78,7 +78,9 @@ def at_least(a: Size, b: Size | int) -> bool:
     )
 
 
-def _not_negative(quotient: Quotient) -> bool:
+def _not_negative(quotient: Quotient | Root) -> bool:
+    if isinstance(quotient, Root):
+        return True
     number = quotient.divisor.constant
     return (
         number is not None

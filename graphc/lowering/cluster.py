@@ -70,7 +70,7 @@ class Builder:
         order = loop_order(statement)
         alike = [loop.extent == statement.box[axis] for loop, axis in zip(self.spine, order, strict=False)]
         deepest = alike.index(False) if False in alike else len(alike)
-        if not statement.plain:
+        if not statement.plain and not statement.part:
             deepest = 0
         for access in statement.accesses:
             producer = self.placed.get(access.array)

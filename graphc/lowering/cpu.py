@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 
 from ..graph.node import TensorType
@@ -10,16 +11,34 @@ from .fission import fissioned
 from .phases import phased
 from .ranges import divided
 from .rows import contracted
-from .schedule import Buffer, Launch, Schedule
+from .schedule import Buffer, Launch, Repeat, Schedule, Step
 from .sums import accurate
 
 
 def for_cpu(steps: Schedule) -> Schedule:
     """The schedule with each kernel brought into the form that a CPU runs best."""
-    touched = Counter(b for step in steps.steps for b in set(steps.touches(step)))
+    touched: Counter[int] = Counter()
+    _count(steps, steps.steps, touched)
     buffers = list(steps.buffers)
-    changed = [_launch(s, buffers, touched) if isinstance(s, Launch) else s for s in steps.steps]
-    return replace(steps, buffers=buffers, steps=changed)
+    return replace(steps, buffers=buffers, steps=_changed(steps.steps, buffers, touched))
+
+
+def _count(schedule: Schedule, steps: Iterable[Step], touched: Counter[int]) -> None:
+    """How many steps touch each buffer, or a part of it; what a loop does counts once."""
+    for step in steps:
+        if isinstance(step, Repeat):
+            _count(schedule, step.steps, touched)
+        else:
+            touched.update({schedule.root(b) for b in schedule.touches(step)})
+
+
+def _changed(steps: Iterable[Step], buffers: list[Buffer], touched: Counter[int]) -> list[Step]:
+    changed: list[Step] = []
+    for step in steps:
+        if isinstance(step, Repeat):
+            step = replace(step, steps=tuple(_changed(step.steps, buffers, touched)))
+        changed.append(_launch(step, buffers, touched) if isinstance(step, Launch) else step)
+    return changed
 
 
 def _launch(step: Launch, buffers: list[Buffer], touched: Counter[int]) -> Launch:

@@ -6,7 +6,7 @@ what needs a total of the loop comes in a later kernel, for a call costs no more
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ..graph.formula import identity
 from ..graph.graph import Graph
@@ -14,11 +14,19 @@ from ..graph.node import Node
 from ..graph.size import Size, product
 from .cluster import Builder
 from .describe import describe
-from .order import loop_order
+from .order import kept_axes, loop_order
 from .products import Product, as_product
 from .statements import Check, Statement, Statements
 
-Group = Builder | Product | Check
+
+@dataclass(frozen=True)
+class Repetition:
+    """A loop, to be scheduled by itself."""
+
+    node: Node
+
+
+Group = Builder | Product | Check | Repetition
 
 SMALL = 4096
 """Elements of a box that no machine would divide: statements of fixed sizes up to this share a kernel even if they share
@@ -62,6 +70,13 @@ class _Grouping:
         for operand in node.operands:
             if operand in check_of and (not statements.is_stored(operand)):
                 check_of[node] = max(check_of.get(node, 0), check_of[operand])
+        if node.op == "scan":
+            self.made[node] = len(self.groups)
+            self.groups.append(Repetition(node))
+        if node.op == "item":
+            self.made[node] = self.made[node.operands[0]]
+        if node.op in ("scan", "item"):
+            return
         earliest = check_of[node] + 1 if node in check_of else 0
         if not statements.is_stored(node) or node.op in ("input", "param", "state", "const"):
             return
@@ -74,8 +89,16 @@ class _Grouping:
             self.made[node] = len(self.groups)
             self.groups.append(multiplied)
             return
+        parts = [replace(s, part=True) for s in found] if _are_parts(found) else []
         if len(found) == 1 and found[0].plain:
             self.place(found[0], *self.joined(found[0], earliest))
+        elif parts and self.joined(parts[0], earliest)[0] is not None:
+            for part in parts:
+                beside = self.groups[self.made[node]] if node in self.made else None
+                if isinstance(beside, Builder) and beside.has_room(part) and beside.depth(part) == len(part.box):
+                    self.place(part, beside, f"joined: another piece of {self.names[node]}, in the same iteration")
+                else:
+                    self.place(part, *self.joined(part, earliest))
         elif all(is_small(s) for s in found) and (found[0].init is None or is_small(_filling(found[0]))):
             self.together(found)
         else:  # each piece has a loop of its own
@@ -174,6 +197,12 @@ def is_small(statement: Statement) -> bool:
     """Is its box of a fixed size that is not worth dividing?"""
     elements = product(statement.box).constant
     return elements is not None and elements <= SMALL
+
+
+def _are_parts(found: list[Statement]) -> bool:
+    """Do several statements write an array, each cells of its own, as a concatenation does?"""
+    once = all(s.reduce == "assign" and not s.write_lookups and len(kept_axes(s)) == len(s.box) for s in found)
+    return once and len(found) > 1 and found[0].init is None
 
 
 def _filling(statement: Statement) -> Statement:

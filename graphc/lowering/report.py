@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ..graph.size import Size, size
 from .cost import operations
 from .ir import Kernel, Store, loads, walk
-from .schedule import CheckIndex, Launch, Multiply, Schedule, Step
+from .schedule import CheckIndex, Launch, Multiply, Repeat, Schedule, Step
 
 PRODUCT = "matrix product: its strides merge into rows, columns and an inner axis"
 
@@ -17,9 +17,12 @@ def report(steps: Schedule) -> str:
     stays in cache does not count."""
     lines: list[str] = []
     for number, step in enumerate(steps.steps, 1):
-        title, *inside = _step(steps, step)
-        lines += [f"{number}. {title}", *(f"   {line}" for line in inside), ""]
+        lines += [*_numbered(number, _step(steps, step)), ""]
     return "\n".join(lines)
+
+
+def _numbered(number: int, lines: list[str]) -> list[str]:
+    return [f"{number}. {lines[0]}", *(f"   {line}" for line in lines[1:])]
 
 
 def _step(steps: Schedule, step: Step) -> list[str]:
@@ -33,8 +36,11 @@ def _step(steps: Schedule, step: Step) -> list[str]:
     if isinstance(step, CheckIndex):
         why = f"every element of {names[0]} must be an index below {step.limit}, before it is looked up"
         return [f"check of {names[0]}: {why}", _traffic(steps, {step.buffer}, set(), step.count * 2)]
-    why = "an output and a variable need memory of their own, and the value is wanted twice"
-    return [f"copy of {names[0]} to {names[1]}: {why}", _traffic(steps, {step.source}, {step.target}, size(0))]
+    if isinstance(step, Repeat):
+        moving = ", ".join(steps.buffers[v].name for v in step.views)
+        inside = [f"  {line}" for number, s in enumerate(step.steps, 1) for line in _numbered(number, _step(steps, s))]
+        return [f"loop of {step.count} steps; each moves on along {moving}", *inside]
+    return [f"copy of {names[0]} to {names[1]}: {step.why}", _traffic(steps, {step.source}, {step.target}, size(0))]
 
 
 def _kernel(steps: Schedule, step: Launch) -> list[str]:

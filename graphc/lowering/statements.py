@@ -20,6 +20,7 @@ from ..graph.size import Size, size
 from ..ops.leaves import LEAVES
 from ..ops.table import row_of
 from .cells import at_least
+from .loops import rows_of
 
 # values so cheap that computing them again beats storing them
 CHEAP = (
@@ -64,6 +65,7 @@ class Statement:
     init: Scalar | None
     plain: bool
     write_lookups: tuple[Scalar, ...] = ()
+    part: bool = False  # one of several that write an array, each cells of its own
 
     @cached_property
     def accesses(self) -> list[Access]:
@@ -104,6 +106,8 @@ class Statements:
                 self.users[operand].append(node)
         self.whole: set[Node] = set()  # read as whole arrays, by matrix products or a look-up
         for node in graph.nodes:
+            if node.op == "scan":
+                self.whole |= {rows_of(o)[0] for o in node.operands}
             formula = self.formulas[node]
             for k, _ in formula.checks if formula else ():
                 self.whole.add(self.source(node.operands[k]))

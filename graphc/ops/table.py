@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from . import contract, elementwise, index, leaves, reduce, shape
+from . import contract, elementwise, index, leaves, reduce, scan, shape
 from .row import Row
 
-ROWS: dict[str, Row] = {**leaves.ROWS, **elementwise.ROWS, **reduce.ROWS, **contract.ROWS, **shape.ROWS, **index.ROWS}
+ROWS: dict[str, Row] = {
+    name: row
+    for family in (leaves, elementwise, reduce, contract, shape, index, scan)
+    for name, row in family.ROWS.items()
+}
 
 
 def row_of(name: str) -> Row:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ..graph.graph import Graph, with_operands
 from ..graph.node import Node
+from ..ops.scan import with_body
 
 EXACT = "exact"
 VALUE_CHANGING = "value-changing"
@@ -49,20 +50,27 @@ class Firings:
 
 
 def rewrite(graph: Graph, rules: Sequence[Rule], fired: Firings | None = None) -> Graph:
-    """Apply rules until none fires; `fired` records which did."""
+    """Apply rules until none fires, to the steps of loops too; `fired` records which did."""
+    bodies: dict[Node, Node] = {}
     for _ in range(LIMIT):
         before = graph.roots
-        graph = _round(graph, rules, fired)
+        graph = _round(graph, rules, fired, bodies)
         if graph.roots == before:
             break
     return graph
 
 
-def _round(graph: Graph, rules: Sequence[Rule], fired: Firings | None) -> Graph:
+def _round(graph: Graph, rules: Sequence[Rule], fired: Firings | None, bodies: dict[Node, Node]) -> Graph:
+    """bodies: loops whose steps are rewritten already, before → after."""
     memo: Memo = {}
 
     def change(node: Node, operands: tuple[Node, ...]) -> Node:
         result = with_operands(node, operands)
+        if result.op == "scan":
+            if result not in bodies:
+                done = with_body(result, lambda step: rewrite(step, rules, fired), graph.tables)
+                bodies[result] = bodies[done] = done
+            return bodies[result]
         for _ in range(LIMIT):
             changed = _first(result, rules, memo, fired)
             if changed is None:

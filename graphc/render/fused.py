@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ..graph.size import Size, size
-from ..runtime.profile import Profile, time_text
-from ..runtime.program import Buffer, Instruction, Program
+from ..runtime.profile import Profile, Timing, time_text
+from ..runtime.program import Buffer, Instruction, Loop, Program
 from .notation import size_text
 from .picture import Box, Edge, Line, Picture
 from .style import heat
@@ -53,10 +53,10 @@ def fused(program: Program, source: str, title: str, subtitle: str = "", profile
             lines = (Line(buffer.name, "title"), Line(_shape(buffer), "small"), Line(_bytes(buffer), "small"))
             picture.boxes.append(Box(f"b{number}", buffer.kind, lines))
             maker[number] = f"b{number}"
-    for step, instruction in enumerate(program.instructions):
+    for step, instruction in enumerate(_calls(program)):
         box = _box(step, instruction, program, kernels)
-        if profile is not None:
-            box = _timed(box, step, profile)
+        if profile is not None and (timing := _timings(program, profile)[step]) is not None:
+            box = _timed(box, timing, profile)
         picture.boxes.append(box)
         written = _written(instruction, kernels)
         for number in dict.fromkeys(n for n, _ in instruction.arrays):
@@ -86,9 +86,21 @@ def fused(program: Program, source: str, title: str, subtitle: str = "", profile
     return picture
 
 
-def _timed(box: Box, step: int, profile: Profile) -> Box:
+def _calls(program: Program) -> list[Instruction]:
+    """Every instruction over whole arrays: a loop's once, and its rows as the arrays that they are rows of."""
+    return [replace(i, arrays=tuple((program.root(n), o) for n, o in i.arrays)) for i in program.calls]
+
+
+def _timings(program: Program, profile: Profile) -> list[Timing | None]:
+    """The time of each instruction; None inside loops, which are timed as a whole."""
+    found: list[Timing | None] = []
+    for instruction, timing in zip(program.instructions, profile.timings, strict=True):
+        found += [None for _ in instruction.calls] if isinstance(instruction, Loop) else [timing]
+    return found
+
+
+def _timed(box: Box, timing: Timing, profile: Profile) -> Box:
     """The box of an instruction with its time, and coloured by it."""
-    timing = profile.timings[step]
     share = profile.share(timing)
     lines = (
         Line(f"{time_text(timing.seconds)}, {share:.1%} of the time", "time"),

@@ -5,15 +5,15 @@ An instruction is cut only if each part is worth more than handing it over.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import count, pairwise
 
 from . import blas, products
-from .driver import STATUS_SLOT, ZERO_SLOT, Argument, Call, Own
+from .driver import STATUS_SLOT, ZERO_SLOT, Argument, Call, Moving, Own, Repeat
 from .memory import address
 from .packing import Packed
-from .program import ALIGNMENT, Instruction, Program, plan_arena
+from .program import ALIGNMENT, NOTHING, Instruction, Loop, Program, plan_arena
 
 PART_NS = 4000  # of work in a part: handing it to a worker that is awake takes a few hundred
 
@@ -22,10 +22,24 @@ OPERATION_NS, BYTE_NS, PRODUCT_NS = 0.02, 0.02, 1 / 200
 
 
 @dataclass(frozen=True)
+class Operand:
+    """The right-hand operand of a product: the (k, n) matrix of elements t that lies in a buffer from `offset` on."""
+
+    buffer: int
+    offset: int
+    t: str
+    n: int
+    k: int
+    leading: int
+    transposed: bool
+
+
+@dataclass(frozen=True)
 class Binder:
     """What binding needs besides the program: addresses of kernels, sizes, slots, and the threads that may take part.
 
-    slots: by buffer; temporaries lie in `arena_slot`. packed: the frozen parameters, if they are.
+    slots: by buffer; temporaries lie in `arena_slot`. packed: the frozen parameters, if they are. counters: slots for the
+    counters of loops.
     """
 
     addresses: Mapping[tuple[str, bool], int]
@@ -34,26 +48,57 @@ class Binder:
     arena_slot: int
     threads: int = 1
     packed: Packed | None = None
+    counters: Iterator[int] = field(default_factory=count)
 
-    def bind(self, program: Program) -> tuple[list[Call], int]:
+    def bind(self, program: Program) -> tuple[list[Call | Repeat], int]:
         """(calls, bytes of the arena)"""
         groups, length = self.by_instruction(program)
         return [call for group in groups for call in group], length
 
-    def by_instruction(self, program: Program) -> tuple[list[list[Call]], int]:
+    def by_instruction(self, program: Program) -> tuple[list[list[Call | Repeat]], int]:
         """(the calls of each instruction, bytes of the arena)"""
         offsets, length = plan_arena(program, self.sizes)
-        groups: list[list[Call]] = []
+        groups, extra = self._groups(program, program.instructions, offsets, length, count(1), {})
+        return groups, length + extra
+
+    def _groups(
+        self,
+        program: Program,
+        instructions: Iterable[Instruction | Loop],
+        offsets: Mapping[int, int],
+        length: int,
+        tags: Iterator[int],
+        panels: Mapping[Operand, Argument],
+    ) -> tuple[list[list[Call | Repeat]], int]:
+        """(the calls of each instruction, bytes beyond the arena's `length` that they need).
+
+        tags: an instruction is told by its number among all. panels: right-hand operands of products that are packed
+        already.
+        """
+        groups: list[list[Call | Repeat]] = []
         extra = 0  # what the parts of one instruction have of their own; no two instructions run at once
-        for tag, instruction in enumerate(program.instructions, 1):
+
+        def place(number: int) -> Argument:
+            return (self.arena_slot, offsets[number]) if number in offsets else (self.slots[number], 0)
+
+        for instruction in instructions:
+            if isinstance(instruction, Loop):
+                packing, own, size = self._packed_once(program, instruction, length, place, panels)
+                inner, needed = self._groups(program, instruction.body, offsets, length + size, tags, {**panels, **own})
+                moving = tuple(self._moving(program, number, place) for number in instruction.views)
+                body = tuple(call for group in inner for call in group)
+                times = instruction.count.evaluate(self.sizes)
+                groups.append([*packing, Repeat(times, next(self.counters), moving, body)])
+                extra = max(extra, size + needed)
+                continue
+            tag = next(tags)
             arguments: list[Argument] = []
             for number, offset in instruction.arrays:
-                skip = offset.evaluate(self.sizes) * program.buffers[number].dtype.itemsize
-                slot, base = (self.arena_slot, offsets[number]) if number in offsets else (self.slots[number], 0)
-                arguments.append((slot, base + skip))
+                slot, base = place(number)
+                arguments.append((slot, base + offset.evaluate(self.sizes) * program.buffers[number].dtype.itemsize))
             values = [s.evaluate(self.sizes) for s in instruction.sizes]
             if instruction.kernel.startswith("gemm"):
-                made, needed = self._product(program, instruction, arguments, values, length)
+                made, needed = self._product(program, instruction, arguments, values, length, panels)
             elif instruction.extent is not None:
                 made, needed = self._divided(program, instruction, arguments, values, length)
             else:
@@ -61,9 +106,50 @@ class Binder:
                     arguments.append((STATUS_SLOT, 0))
                     values.append(tag)
                 made, needed = [Call(self._address(instruction), (*arguments, *_integers(values)))], 0
-            groups.append(made)
+            groups.append([*made])
             extra = max(extra, needed)
-        return groups, length + extra
+        return groups, extra
+
+    def _moving(self, program: Program, number: int, place: Callable[[int], Argument]) -> Moving:
+        """A view as a slot that moves."""
+        buffer = program.buffers[number]
+        assert buffer.view is not None
+        parent, base = place(buffer.view.parent)
+        begin, step = (e.evaluate(self.sizes) * buffer.dtype.itemsize for e in (buffer.view.start, buffer.view.step))
+        return Moving(self.slots[number], parent, base + begin, step)
+
+    def _packed_once(
+        self,
+        program: Program,
+        loop: Loop,
+        free: int,
+        place: Callable[[int], Argument],
+        panels: Mapping[Operand, Argument],
+    ) -> tuple[list[Call | Repeat], dict[Operand, Argument], int]:
+        """(calls before a loop that pack what its products read again and again, where that then lies, bytes)."""
+        packing: list[Call | Repeat] = []
+        found: dict[Operand, Argument] = {}
+        size = 0
+        for instruction in loop.calls:
+            number, offset = instruction.arrays[1] if instruction.kernel.startswith("gemm") else (-1, NOTHING)
+            # what a loop may write lies among temporaries and outputs, or is updated
+            stays = number >= 0 and program.buffers[number].kind in ("input", "param", "state", "const")
+            if not stays or number in program.updated or instruction.kernel.startswith("gemm_batch"):
+                continue
+            m, n, k, lda, ldb, _, trans_a, trans_b, accumulate = (s.evaluate(self.sizes) for s in instruction.sizes)
+            t = instruction.kernel.rsplit("_", 1)[1]
+            operand = Operand(number, offset.evaluate(self.sizes), t, n, k, ldb, bool(trans_b))
+            frozen = self.packed is not None and program.buffers[number].kind == "param"
+            plan = products.plan(t, m, n, k, lda, ldb, bool(trans_a), bool(trans_b), bool(accumulate))
+            if frozen or operand in panels or operand in found or not m * n * k or plan.how & products.USE_BLAS:
+                continue
+            slot, base = place(number)
+            where = (slot, base + operand.offset * products.ITEMSIZE[t])
+            found[operand] = (self.arena_slot, free + size)
+            words = _integers([n, k, ldb, int(operand.transposed)])
+            packing.append(Call(self.addresses[f"pack_{t}", True], (where, found[operand], *words)))
+            size += _aligned(products.packed_size(t, n, k) * products.ITEMSIZE[t])
+        return packing, found, size
 
     def _address(self, instruction: Instruction) -> int:
         return self.addresses[instruction.kernel, instruction.fixed]
@@ -105,7 +191,13 @@ class Binder:
 
     # -- matrix products ----------------------------------------------------------------------------------------
     def _product(
-        self, program: Program, instruction: Instruction, arguments: list[Argument], values: list[int], free: int
+        self,
+        program: Program,
+        instruction: Instruction,
+        arguments: list[Argument],
+        values: list[int],
+        free: int,
+        panels: Mapping[Operand, Argument],
     ) -> tuple[list[Call], int]:
         m, n, k, lda, ldb, ldc, trans_a, trans_b, accumulate, *batched = values
         t = instruction.kernel.rsplit("_", 1)[1]
@@ -120,8 +212,12 @@ class Binder:
             assert self.packed is not None
             plan = products.plan(t, m, n, k, lda, ldb, bool(trans_a), bool(trans_b), bool(accumulate), True, parts)
             name, start = program.buffers[number].name, offset.evaluate(self.sizes)
-            panels = self.packed.operand(name, start, t, n, k, ldb, bool(trans_b))
-            arguments[1] = (ZERO_SLOT, address(panels))
+            packed = self.packed.operand(name, start, t, n, k, ldb, bool(trans_b))
+            arguments[1] = (ZERO_SLOT, address(packed))
+        operand = Operand(number, offset.evaluate(self.sizes), t, n, k, ldb, bool(trans_b))
+        if operand in panels:
+            plan = products.plan(t, m, n, k, lda, ldb, bool(trans_a), bool(trans_b), bool(accumulate), True, parts)
+            arguments[1] = panels[operand]
         bounds = cut(batch, 1, self._parts(time * batch)) if several else cut(plan.extent, plan.grain, parts)
         stride = _aligned(plan.work)
         kernel, work = "gemm", (self.arena_slot, free)
@@ -156,9 +252,11 @@ def cut(extent: int, grain: int, parts: int) -> tuple[tuple[int, int], ...]:
 def needed_kernels(program: Program, threads: int) -> set[str]:
     """The fixed kernels that bound calls of a program may use."""
     found = {"run"}
-    for instruction in program.instructions:
+    loops = any(isinstance(i, Loop) for i in program.instructions)
+    for instruction in program.calls:
         if instruction.kernel.startswith("gemm"):
-            found |= set(products.kernels_of(instruction.kernel.rsplit("_", 1)[1]))
+            t = instruction.kernel.rsplit("_", 1)[1]
+            found |= {*products.kernels_of(t), *([f"pack_{t}"] if loops else [])}
         elif instruction.fixed:
             found.add(instruction.kernel)
         for private in instruction.private:

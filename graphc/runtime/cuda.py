@@ -10,6 +10,7 @@ each call.
 from __future__ import annotations
 
 import warnings
+from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -22,7 +23,7 @@ from .cache import KernelSource, Progress
 from .faults import index_fault
 from .memory import Arena
 from .packing import Packed
-from .program import Instruction, Program, plan_arena
+from .program import Instruction, Loop, Program, plan_arena, viewed
 
 Array = np.ndarray[Any, Any]
 
@@ -73,7 +74,7 @@ def source_of(kernels: Mapping[str, KernelSource], instruction: Instruction) -> 
 
 def sources(kernels: Mapping[str, KernelSource], programs: Iterable[Program]) -> dict[str, KernelSource]:
     """The kernels that some programs run, by name; the runtime's own are called `fixed_…`."""
-    instructions = (i for p in programs for i in p.instructions)
+    instructions = (i for p in programs for i in p.calls)
     return {("fixed_" if i.fixed else "") + i.kernel: source_of(kernels, i) for i in instructions}
 
 
@@ -143,15 +144,16 @@ class _CudaBound:
                 self.device[number] = _device_array(count, dtype)
         self.first_bad = _device_array(1, np.dtype(np.int64))
         _upload(np.array([NOWHERE]), self.first_bad)
-        self.launches = [
-            (
+        self.sizes = sizes
+        self.launches = {
+            id(instruction): (
                 instruction,
                 cuda_words.function_of(source_of(executor.kernels, instruction)),
                 [(number, offset.evaluate(sizes)) for number, offset in instruction.arrays],
                 [s.evaluate(sizes) for s in instruction.sizes],
             )
-            for instruction in program.instructions
-        ]
+            for instruction in program.calls
+        }
 
     def where(self, array: Array) -> Array:
         return array.reshape(-1)  # a view, where the array is contiguous
@@ -170,14 +172,25 @@ class _CudaBound:
                 _upload(array, self.device[number])
         try:
             with _quietly():
-                for launch in self.launches:
-                    self._launch(*launch)
+                self._run(self.program.instructions)
         finally:
             for number in self.program.updated:
                 self.copies[number].download()
         for number, array in self.places.items():
             if self.program.buffers[number].kind == "output":
                 _download(self.device[number], array)
+
+    def _run(self, instructions: Iterable[Instruction | Loop]) -> None:
+        """Launch in order; a loop is the host's, its views parts of arrays on the device."""
+        for instruction in instructions:
+            if not isinstance(instruction, Loop):
+                self._launch(*self.launches[id(instruction)])
+                continue
+            arrays = ChainMap(self.device, {n: copy.device for n, copy in self.copies.items()})
+            for time in range(instruction.count.evaluate(self.sizes)):
+                for number in instruction.views:
+                    self.device[number] = viewed(self.program, number, arrays, time, self.sizes)
+                self._run(instruction.body)
 
     def _launch(self, instruction: Instruction, function: Any, places: list[tuple[int, int]], sizes: list[int]) -> None:
         arrays = []

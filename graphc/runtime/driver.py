@@ -4,6 +4,9 @@ A slot holds an address. An argument of an instruction is a pair (slot, offset) 
 in bytes; slot 0 always holds 0, so an integer v is (0, v). Slot 1 holds the address of the program's status, four
 int64; the run ends after the instruction that sets the first of them.
 
+A loop is the instructions between a BEGIN and its END. Its moving slots begin at slots[parent] + offset, and advance by
+a step each time; a parent may itself move, in a loop outside.
+
 The driver and the kernels that every program may use (matrix products, index checks, fills, copies) are kernels like
 any other: Python text, compiled once, cached by content. `graphc.runtime.library` has them as Python functions.
 """
@@ -24,15 +27,34 @@ from graphc.runtime.cache import KernelSource, build
 ZERO_SLOT, STATUS_SLOT, FIRST_FREE_SLOT = 0, 1, 2
 STATUS_WORDS = 4
 
+BEGIN, END = 0, 1  # in place of an address
+
 _RUN = f'''
 def run(code, slots, count, table):
-    """Call `count` instructions of `code`; see `encode`."""
+    """Run the instructions in the first `count` words of `code`; see `encode`."""
     arguments = scratch()
     status = words_at(slots[1])
     pc = 0
-    for i in range(count):
+    while pc < count:
         n = code[pc + 1]
-        if code[pc + 2] == 1:
+        following = pc + code[pc + 3]
+        if code[pc] == {BEGIN}:
+            times = code[pc + 4]
+            slots[code[pc + 2]] = times
+            if times > 0:
+                for j in range(n):
+                    place = pc + 6 + 3 * j
+                    slots[code[place]] = slots[code[place + 1]] + code[place + 2]
+            else:
+                following = code[pc + 5]
+        elif code[pc] == {END}:
+            counter = code[pc + 2]
+            slots[counter] -= 1
+            if slots[counter] > 0:
+                for j in range(n):
+                    slots[code[pc + 5 + 2 * j]] += code[pc + 6 + 2 * j]
+                following = code[pc + 4]
+        elif code[pc + 2] == 1:
             for j in range(n):
                 arguments[j] = slots[code[pc + 4 + 2 * j]] + code[pc + 5 + 2 * j]
             call(code[pc], arguments)
@@ -43,7 +65,7 @@ def run(code, slots, count, table):
             arguments[1] = address(slots)
             arguments[2] = address(table)
             call(table[{threads.SHARE}], arguments)
-        pc += code[pc + 3]
+        pc = following
 '''
 
 _CHECK_INDEX = '''
@@ -151,15 +173,51 @@ class Call:
     own: tuple[Own, ...] = ()
 
 
-def encode(calls: Sequence[Call]) -> np.ndarray[Any, np.dtype[np.int64]]:
+@dataclass(frozen=True)
+class Moving:
+    """A slot that moves in a loop: it begins at slots[parent] + offset, and advances by `step`, in bytes."""
+
+    slot: int
+    parent: int
+    offset: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A loop: its body run a number of times; `counter` is a slot of its own."""
+
+    times: int
+    counter: int
+    moving: tuple[Moving, ...]
+    body: tuple[Call | Repeat, ...]
+
+
+def encode(calls: Sequence[Call | Repeat]) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The instructions as the driver reads them.
 
-    Each is: address, n, parts, its length in words; the pairs of the arguments; where there are several parts, their
+    A call is: address, n, parts, its length in words; the pairs of the arguments; where there are several parts, their
     bounds in place of the last two pairs, then the number of arguments of their own, and for each its number, slot,
-    offset and stride.
+    offset and stride. A loop is a BEGIN: 0, n, counter, its length, how many times, the word after the loop, and n
+    moving slots, each slot, parent and offset; its body; and an END: 1, n, counter, its length, the word after the
+    BEGIN, and for each moving slot the slot and its step.
     """
     words: list[int] = []
+    _encode(calls, words)
+    return np.array(words, np.int64)
+
+
+def _encode(calls: Sequence[Call | Repeat], words: list[int]) -> None:
     for call in calls:
+        if isinstance(call, Repeat):
+            n, place = len(call.moving), len(words)
+            words += [BEGIN, n, call.counter, 6 + 3 * n, call.times, 0]
+            words += [word for m in call.moving for word in (m.slot, m.parent, m.offset)]
+            first = len(words)
+            _encode(call.body, words)
+            words += [END, n, call.counter, 5 + 2 * n, first, *(word for m in call.moving for word in (m.slot, m.step))]
+            words[place + 5] = len(words)
+            continue
         if len(call.arguments) > SCRATCH_WORDS:
             raise ValueError(f"a kernel takes at most {SCRATCH_WORDS} arguments, not {len(call.arguments)}")
         divided = len(call.bounds) > 1
@@ -170,7 +228,11 @@ def encode(calls: Sequence[Call]) -> np.ndarray[Any, np.dtype[np.int64]]:
             rest.append(len(call.own))
             rest += [word for o in call.own for word in (o.number, *o.place, o.stride)]
         words += [call.address, len(call.arguments), max(len(call.bounds), 1), 4 + len(rest), *rest]
-    return np.array(words, np.int64)
+
+
+def parts_of(call: Call | Repeat) -> int:
+    """Into how many parts, to run side by side, an instruction is cut; of a loop the most of any inside."""
+    return max(map(parts_of, call.body), default=1) if isinstance(call, Repeat) else max(len(call.bounds), 1)
 
 
 class Program:
@@ -180,15 +242,15 @@ class Program:
     at once. workers: how many threads take part in its divided instructions.
     """
 
-    def __init__(self, calls: Sequence[Call], n_slots: int, workers: int = 1) -> None:
+    def __init__(self, calls: Sequence[Call | Repeat], n_slots: int, workers: int = 1) -> None:
         self.slots = np.zeros(max(n_slots, FIRST_FREE_SLOT), np.int64)
         self._code = encode(calls)
         status = np.zeros(STATUS_WORDS, np.int64)
         self._status = status.data  # a memoryview is read and written faster than an array
         self.slots[STATUS_SLOT] = status.ctypes.data
-        divided = any(len(call.bounds) > 1 for call in calls)
+        divided = any(parts_of(call) > 1 for call in calls)
         table = threads.table(workers, fixed_kernels("part", "share", "work")) if divided else threads.table()
-        arguments = (self._code.ctypes.data, self.slots.ctypes.data, len(calls), table)
+        arguments = (self._code.ctypes.data, self.slots.ctypes.data, len(self._code), table)
         self._arguments = (ctypes.c_int64 * len(arguments))(*arguments)
         self._place = ctypes.addressof(self._arguments)
         self._entry = _entry()

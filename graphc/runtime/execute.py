@@ -5,6 +5,7 @@ The GPU's kernels and their executor are in `graphc.runtime.cuda`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ from .jit import interpreted_words, run_python
 from .library import LIBRARY
 from .memory import Arena, address, address_at_once
 from .packing import Packed
-from .program import Program
+from .program import Instruction, Loop, Program, viewed
 from .threads import checked_threads
 
 Array = np.ndarray[Any, Any]
@@ -71,7 +72,7 @@ class CpuExecutor:
     def _sources(self, program: Program) -> dict[tuple[str, bool], KernelSource]:
         """The kernels that a program may call, by name and whether they are the runtime's own."""
         fixed = driver.fixed_sources()
-        named = {(i.kernel, False) for i in program.instructions if not i.fixed}
+        named = {(i.kernel, False) for i in program.calls if not i.fixed}
         named |= {(n, True) for n in needed_kernels(program, self.threads)}
         return {(name, own): fixed[name] if own else self.kernels[name] for name, own in named}
 
@@ -111,9 +112,10 @@ class _CpuBound:
         # a slot for each buffer, so that `places` may be asked by its number; temporaries leave theirs empty
         arena_slot = driver.FIRST_FREE_SLOT
         slots = {n: arena_slot + 1 + n for n in range(len(program.buffers))}
-        calls, length = Binder(addresses, sizes, slots, arena_slot, threads, packed).bind(program)
+        counters = itertools.count(arena_slot + 1 + len(slots))
+        calls, length = Binder(addresses, sizes, slots, arena_slot, threads, packed, counters).bind(program)
         arena.reserve(length)
-        self.native = driver.Program(calls, arena_slot + 1 + len(slots), threads)
+        self.native = driver.Program(calls, next(counters), threads)
         self.places = self.native.slots.data[arena_slot + 1 :]
         self._growth = -1  # the arena's, when this last ran
 
@@ -129,7 +131,7 @@ class _CpuBound:
         tag = self.native.run()
         if tag:
             _, value, limit, position = self.native.status[:4]
-            raise index_fault(self.program.instructions[tag - 1], value, limit, position)
+            raise index_fault(self.program.calls[tag - 1], value, limit, position)
 
 
 # -- interpreted -----------------------------------------------------------------------------------------------------
@@ -144,7 +146,7 @@ class NumpyExecutor:
 
     def prepare(self, programs: Iterable[Program]) -> None:
         """Make the functions of every kernel that the programs run; Python compiles as it runs."""
-        for name in {i.kernel for p in programs for i in p.instructions if not i.fixed} - self.functions.keys():
+        for name in {i.kernel for p in programs for i in p.calls if not i.fixed} - self.functions.keys():
             kernel = self.kernels[name]
             self.functions[name] = run_python(kernel.source, kernel.name, interpreted_words(kernel.source))
 
@@ -172,20 +174,32 @@ class _NumpyBound:
 
     def run(self) -> None:
         with np.errstate(all="ignore"):
-            for tag, instruction in enumerate(self.program.instructions, 1):
-                arrays = [self.places[n][o.evaluate(self.sizes) :] for n, o in instruction.arrays]
-                sizes = [s.evaluate(self.sizes) for s in instruction.sizes]
-                if instruction.extent is not None:
-                    sizes += [0, instruction.extent.evaluate(self.sizes)]
-                if instruction.kernel.startswith("check_index"):
-                    status = np.zeros(4, np.int64)
-                    LIBRARY[instruction.kernel](*arrays, status, *sizes, tag)
-                    if status[0]:
-                        raise index_fault(instruction, *map(int, status[1:4]))
-                elif instruction.fixed:
-                    LIBRARY[instruction.kernel](*arrays, *sizes)
-                else:
-                    self.functions[instruction.kernel](*arrays, *sizes)
+            self._run(self.program.instructions)
+
+    def _run(self, instructions: Iterable[Instruction | Loop]) -> None:
+        for instruction in instructions:
+            if isinstance(instruction, Loop):
+                for time in range(instruction.count.evaluate(self.sizes)):
+                    for number in instruction.views:
+                        self.places[number] = viewed(self.program, number, self.places, time, self.sizes)
+                    self._run(instruction.body)
+            else:
+                self._call(instruction)
+
+    def _call(self, instruction: Instruction) -> None:
+        arrays = [self.places[n][o.evaluate(self.sizes) :] for n, o in instruction.arrays]
+        sizes = [s.evaluate(self.sizes) for s in instruction.sizes]
+        if instruction.extent is not None:
+            sizes += [0, instruction.extent.evaluate(self.sizes)]
+        if instruction.kernel.startswith("check_index"):
+            status = np.zeros(4, np.int64)
+            LIBRARY[instruction.kernel](*arrays, status, *sizes, 1)
+            if status[0]:
+                raise index_fault(instruction, *map(int, status[1:4]))
+        elif instruction.fixed:
+            LIBRARY[instruction.kernel](*arrays, *sizes)
+        else:
+            self.functions[instruction.kernel](*arrays, *sizes)
 
 
 # Each takes the kernels by name, a progress callback, and the number of threads, which only the CPU's kernels heed.

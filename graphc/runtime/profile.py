@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..graph.size import Size, size
 from .execute import CpuExecutor
 from .model import Entry
 from .peaks import Peaks, measure
-from .program import Instruction, Program, plan_arena
+from .program import Instruction, Loop, Program, plan_arena
 from .signature import bind_sizes
 from .timeline import Timeline
 
@@ -118,9 +119,10 @@ def profile(entry: Entry, kind: str, inputs: Mapping[str, Any], runs: int | None
     # the mean of the middle half is as robust as the median, and finer than a tick of the clock
     times = np.sort([timed() for _ in range(runs)], axis=0)[runs // 4 : runs - runs // 4].mean(axis=0)
     del held
-    peaks = measure(executor.threads, {_float_type(program, i, sizes) for i in program.instructions})
+    peaks = measure(executor.threads, {_float_type(program, i, sizes) for i in program.calls})
     timings = []
-    for step, (instruction, parts, arrays) in enumerate(zip(program.instructions, apart.parts, reuse(program, sizes), strict=True)):
+    for step, (found, parts, arrays) in enumerate(zip(program.instructions, apart.parts, reuse(program, sizes), strict=True)):
+        instruction = _as_one(program, found) if isinstance(found, Loop) else found
         operations, dtype = instruction.operations.evaluate(sizes), _float_type(program, instruction, sizes)
         least, bound = peaks.least(operations, arrays, dtype)
         touched = sum(count for count, _ in arrays)
@@ -130,8 +132,31 @@ def profile(entry: Entry, kind: str, inputs: Mapping[str, Any], runs: int | None
     return Profile(program, kind, sizes, executor.threads, runs, tuple(timings), together, called, arena, peaks)
 
 
-def traffic(program: Program, instruction: Instruction, sizes: Mapping[str, int]) -> dict[int, int]:
-    """The bytes of each array that an instruction reads or writes, by its buffer; of a look-up's table all."""
+def _as_one(program: Program, loop: Loop) -> Instruction:
+    """A loop as one instruction: its kernels together, their operations counted as often as they run."""
+
+    def operations(body: tuple[Instruction | Loop, ...]) -> Size:
+        each = (i.count * operations(i.body) if isinstance(i, Loop) else i.operations for i in body)
+        return sum(each, size(0))
+
+    arrays = dict.fromkeys((program.root(n), size(0)) for i in loop.calls for n, _ in i.arrays)
+    kernels = ", ".join(dict.fromkeys(i.kernel for i in loop.calls))
+    work = loop.count * operations(loop.body)
+    return Instruction(f"loop: {kernels}", tuple(arrays), (loop.count,), fixed=True, operations=work)
+
+
+def traffic(program: Program, instruction: Instruction | Loop, sizes: Mapping[str, int]) -> dict[int, int]:
+    """The bytes of each array that an instruction reads or writes, by its buffer; of a look-up's table all.
+
+    Of a loop, what its steps touch together.
+    """
+    if isinstance(instruction, Loop):
+        steps: dict[int, int] = {}
+        for inner in instruction.body:
+            for number, count in traffic(program, inner, sizes).items():
+                root = program.root(number)
+                steps[root] = steps.get(root, 0) + instruction.count.evaluate(sizes) * count
+        return steps
     values = [s.evaluate(sizes) for s in instruction.sizes]
     numbers = [n for n, _ in instruction.arrays]
     if instruction.kernel.startswith("gemm"):

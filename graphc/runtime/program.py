@@ -1,12 +1,13 @@
 """A program: what a compiled entry does, as data. It prints to JSON and needs no compiler to be read.
 
 Buffers are inputs, variables, constants, outputs and temporaries, with symbolic shapes. Instructions run a kernel of
-the generated source, or one of the fixed ones, over buffers; sizes are evaluated when the inputs' shapes are known.
+the generated source, or one of the fixed ones, over buffers; sizes are evaluated when the inputs' shapes are known. A loop
+runs instructions several times, over views that move along other buffers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,25 +18,38 @@ from ..graph.size import Size, parse, product, size
 
 
 @dataclass(frozen=True)
+class View:
+    """Where a buffer lies that is a part of another: it begins at `start`, and moves by `step` each time that the loop
+    it belongs to comes round. Both in elements."""
+
+    parent: int
+    start: Size
+    step: Size
+
+
+@dataclass(frozen=True)
 class Buffer:
-    """An array: kind is input, param, state, const, output or temp; name as the caller or the source knows it."""
+    """An array: kind is input, param, state, const, output, temp or view; name as the caller or the source knows it."""
 
     kind: str
     name: str
     dtype: DType
     shape: tuple[Size, ...]
+    view: View | None = None
 
     @cached_property
     def numel(self) -> Size:
         return product(self.shape)
 
     def to_json(self) -> list[Any]:
-        return [self.kind, self.name, self.dtype.name, [str(e) for e in self.shape]]
+        where = [] if self.view is None else [self.view.parent, str(self.view.start), str(self.view.step)]
+        return [self.kind, self.name, self.dtype.name, [str(e) for e in self.shape], *where]
 
     @staticmethod
     def from_json(data: list[Any]) -> Buffer:
-        kind, name, dtype, shape = data
-        return Buffer(kind, name, dtypes.BY_NAME[dtype], tuple(map(parse, shape)))
+        kind, name, dtype, shape, *where = data
+        view = View(where[0], parse(where[1]), parse(where[2])) if where else None
+        return Buffer(kind, name, dtypes.BY_NAME[dtype], tuple(map(parse, shape)), view)
 
 
 NOTHING = size(0)
@@ -93,6 +107,40 @@ class Instruction:
 
 
 @dataclass(frozen=True)
+class Loop:
+    """Run instructions `count` times. `views` are the buffers that move from one time to the next."""
+
+    count: Size
+    views: tuple[int, ...]
+    body: tuple[Instruction | Loop, ...]
+
+    @property
+    def calls(self) -> Iterator[Instruction]:
+        """Its instructions in order, those of loops inside too."""
+        return calls(self.body)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"count": str(self.count), "views": list(self.views), "body": [i.to_json() for i in self.body]}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Loop:
+        return Loop(parse(data["count"]), tuple(data["views"]), _read_instructions(data["body"]))
+
+
+def _read_instructions(data: Iterable[Any]) -> tuple[Instruction | Loop, ...]:
+    return tuple(Loop.from_json(i) if isinstance(i, Mapping) else Instruction.from_json(i) for i in data)
+
+
+def calls(instructions: Iterable[Instruction | Loop]) -> Iterator[Instruction]:
+    """The instructions in order, those inside loops too, each once."""
+    for instruction in instructions:
+        if isinstance(instruction, Loop):
+            yield from calls(instruction.body)
+        else:
+            yield instruction
+
+
+@dataclass(frozen=True)
 class SizeGuard:
     """A relation of sizes, `==` or `>=`, to be checked when they are bound, with the message for when it does not hold."""
 
@@ -116,9 +164,14 @@ class Program:
 
     name: str
     buffers: tuple[Buffer, ...]
-    instructions: tuple[Instruction, ...]
+    instructions: tuple[Instruction | Loop, ...]
     guards: tuple[SizeGuard, ...]
     updated: tuple[int, ...] = ()
+
+    @cached_property
+    def calls(self) -> tuple[Instruction, ...]:
+        """Every instruction in order, those inside loops too."""
+        return tuple(calls(self.instructions))
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
@@ -130,13 +183,21 @@ class Program:
 
     @cached_property
     def lifetimes(self) -> dict[int, tuple[int, int]]:
-        """For each temporary the first and last instruction that touches it."""
+        """For each temporary the first and last instruction that touches it; what a loop touches lives all through it."""
         found: dict[int, tuple[int, int]] = {}
         for at, instruction in enumerate(self.instructions):
-            for buffer, _ in instruction.arrays:
-                if self.buffers[buffer].kind == "temp":
-                    found[buffer] = (found.get(buffer, (at, at))[0], at)
+            for call in calls([instruction]):
+                for buffer, _ in call.arrays:
+                    root = self.root(buffer)
+                    if self.buffers[root].kind == "temp":
+                        found[root] = (found.get(root, (at, at))[0], at)
         return found
+
+    def root(self, number: int) -> int:
+        """The buffer that a view, or a view of a view, lies in."""
+        while (view := self.buffers[number].view) is not None:
+            number = view.parent
+        return number
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -150,17 +211,21 @@ class Program:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Program:
         guards = tuple(SizeGuard(parse(a), parse(b), r, m, w) for a, b, r, m, w in data["guards"])
-        buffers, instructions = map(Buffer.from_json, data["buffers"]), map(Instruction.from_json, data["instructions"])
-        return Program(data["name"], tuple(buffers), tuple(instructions), guards, tuple(data["updated"]))
+        buffers, instructions = map(Buffer.from_json, data["buffers"]), _read_instructions(data["instructions"])
+        return Program(data["name"], tuple(buffers), instructions, guards, tuple(data["updated"]))
 
     def cost(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Arithmetic operations, bytes that the instructions touch, and bytes of the arena, for given sizes."""
-        touched = sum(
-            self.buffers[b].numel.evaluate(sizes) * self.buffers[b].dtype.itemsize
-            for i in self.instructions
-            for b, _ in i.arrays
-        )
-        operations = sum(i.operations.evaluate(sizes) for i in self.instructions)
+        touched = operations = 0
+        todo: list[tuple[Instruction | Loop, int]] = [(i, 1) for i in self.instructions]
+        while todo:
+            i, times = todo.pop()
+            if isinstance(i, Loop):
+                todo += [(inner, times * i.count.evaluate(sizes)) for inner in i.body]
+                continue
+            operations += times * i.operations.evaluate(sizes)
+            for b, _ in i.arrays:
+                touched += times * self.buffers[b].numel.evaluate(sizes) * self.buffers[b].dtype.itemsize
         return {"operations": operations, "bytes": touched, "arena": plan_arena(self, sizes)[1]}
 
 
@@ -191,3 +256,11 @@ def plan_arena(program: Program, sizes: Mapping[str, int]) -> tuple[dict[int, in
         placed.append((offset, offset + length, first, last))
         total = max(total, offset + length)
     return offsets, total
+
+
+def viewed(program: Program, number: int, arrays: Mapping[int, Any], time: int, sizes: Mapping[str, int]) -> Any:
+    """A view as a part of its parent's array, when its loop has come round `time` times."""
+    buffer = program.buffers[number]
+    assert buffer.view is not None
+    first = buffer.view.start.evaluate(sizes) + time * buffer.view.step.evaluate(sizes)
+    return arrays[buffer.view.parent][first : first + buffer.numel.evaluate(sizes)]

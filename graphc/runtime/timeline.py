@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from ..errors import RuntimeFault
 from . import driver
 from .binding import Binder
 from .cache import KernelSource, build
-from .driver import Call
+from .driver import Call, Repeat
 from .execute import CpuExecutor
 from .memory import Arena
 from .program import Program
@@ -52,18 +53,19 @@ class Timeline:
     ):
         arena_slot = driver.FIRST_FREE_SLOT
         slots = {n: arena_slot + 1 + n for n in range(len(program.buffers))}
-        binder = Binder(executor.addresses(program), sizes, slots, arena_slot, executor.threads)
+        counters = itertools.count(arena_slot + 1 + len(slots))
+        binder = Binder(executor.addresses(program), sizes, slots, arena_slot, executor.threads, counters=counters)
         groups, length = binder.by_instruction(program)
-        self.parts = [max((len(call.bounds) for call in group), default=1) or 1 for group in groups]
+        self.parts = [max(map(driver.parts_of, group), default=1) for group in groups]
         """Into how many parts, to run side by side, each instruction is cut."""
         self._arena = Arena()
         self._arena.reserve(length)
         if not apart:
             groups = [[call for group in groups for call in group]]
-        self._stamped = _Stamped(groups, arena_slot + 1 + len(slots), executor.threads)
+        self._stamped = _Stamped(groups, next(counters), executor.threads)
         self._stamped.native.bind(arena_slot, self._arena.block)
-        for number, place in enumerate(places or ()):
-            self._stamped.native.slots[slots[number]] = place
+        for slot, place in zip(slots.values(), places or (), strict=False):  # behind them are counters of loops
+            self._stamped.native.slots[slot] = place
 
     def run(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Run once: the seconds that each instruction took, the stamp's own time taken off; never below 1 ns."""
@@ -73,14 +75,14 @@ class Timeline:
 class _Stamped:
     """Groups of calls with a stamp before, between and behind them."""
 
-    def __init__(self, groups: Sequence[Sequence[Call]], n_slots: int, threads: int):
+    def __init__(self, groups: Sequence[Sequence[Call | Repeat]], n_slots: int, threads: int):
         self.times = np.zeros((len(groups) + 1, 2), np.int64)
         address, clock = build([_SOURCE])["stamp"], _clock()
         which = time.CLOCK_MONOTONIC
         stamps = [
             Call(address, ((n_slots, i * _STAMP_BYTES), (0, clock), (0, which))) for i in range(len(self.times))
         ]
-        calls = [stamps[0]]
+        calls: list[Call | Repeat] = [stamps[0]]
         for group, stamp in zip(groups, stamps[1:], strict=True):
             calls += [*group, stamp]
         self.native = driver.Program(calls, n_slots + 1, threads)

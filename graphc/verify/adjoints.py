@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import mpmath as mp
 import numpy as np
 import sympy as sp
 
-from ..derivatives.reverse import pullback
+from ..derivatives.reverse import gradients, pullback
 from ..derivatives.support import Support
 from ..errors import GraphcError
 from ..graph.dtype import DType, f32, f64
 from ..graph.graph import Graph
-from ..graph.node import Node, TensorType
+from ..graph.node import Node, TensorType, postorder, size_names
 from ..graph.size import Size, size
 from ..ops import build
 from ..ops.leaves import LEAVES
 from ..ops.row import Fit
+from ..ops.scan import Scan, item
 from ..ops.table import ROWS
 from . import exact
 from .certificate import EXACT, FAILED, ORDER, PROVED, UNPROVED, Finding
@@ -33,7 +35,7 @@ from .index_form import IndexForms, NoIndexForm, Term, same, symbol_of, variable
 
 # operations whose attributes hold no sizes: they are proved with every size a symbol
 _GENERAL = ("sum", "max", "min", "einsum", "transpose", "take", "take_along", "concat")
-_NOT_DERIVED = (*LEAVES, "grad", "argmax", "arange")
+_NOT_DERIVED = (*LEAVES, "grad", "argmax", "arange", "item")
 ILL_FORMED = (ValueError, IndexError, KeyError, AssertionError)  # what evaluating a graph may raise that is none
 POINTS = 3  # random points of an exact check
 
@@ -43,6 +45,9 @@ def adjoints(graph: Graph) -> list[Finding]:
     found: dict[str, Finding] = {}
     for node in graph.nodes:
         row = ROWS[node.op]
+        if node.op == "scan":
+            inside = adjoints(node.attr("body").graph("step"))
+            found |= {f.subject: f for f in [*inside, check_loop(node)]}
         if node.op in _NOT_DERIVED or not row.differentiable or not node.dtype.is_float:
             continue
         general = generalised(node)
@@ -50,6 +55,58 @@ def adjoints(graph: Graph) -> list[Finding]:
         if subject not in found:
             found[subject] = check(general, subject)
     return list(found.values())
+
+
+def check_loop(node: Node) -> Finding:
+    """The standing of a loop's adjoint: the gradient of a random sum of its results, against differences."""
+    scan = Scan.of(node)
+    free = [Node("input", (), o.type, name=f"operand {k}") for k, o in enumerate(scan.operands)]
+    n, m = len(scan.init), len(scan.init) + len(scan.xs)
+    loop = replace(scan, init=tuple(free[:n]), xs=tuple(free[n:m]), given=tuple(free[m:])).node()
+    body = scan.body
+    subject = f"scan of {len(body.nodes)} operations over {', '.join(str(o.type) for o in scan.operands)}"
+    results = [item(loop, k) for k in range(len(body.results))]
+    weights = {r: Node("input", (), r.type, name=f"weight {k}") for k, r in enumerate(results) if r.dtype.is_float}
+    y = build.const(0, f64)
+    for result, weight in weights.items():
+        total = build.reduce("sum", build.make("mul", result, weight), range(result.type.rank))
+        y = build.make("add", y, build.cast(total, f64))
+    moved = [v for v in free if v.dtype.is_float]
+    try:
+        gradient = gradients(y, moved)
+        verdict = _sloped(y, gradient, [*free, *weights.values()])
+    except exact.NoExactValue as error:
+        return Finding("operation", subject, UNPROVED, str(error))
+    except (GraphcError, *ILL_FORMED) as error:
+        return Finding("operation", subject, FAILED, f"the adjoint is ill-formed: {error}")
+    if verdict is None:
+        return Finding("operation", subject, UNPROVED, "no random point was found where it is a number")
+    return Finding("operation", subject, EXACT if verdict else FAILED, "" if verdict else "the adjoint is not the derivative")
+
+
+def _sloped(y: Node, gradient: Mapping[Node, Node], leaves: Sequence[Node]) -> bool | None:
+    """Is a gradient that of y along random directions, at random points? None where none was found."""
+    names = sorted({s for n in postorder([y]) for s in size_names(n)})
+    h, seen = mp.mpf(10) ** -20, None
+    for seed in range(2 * POINTS):
+        rng = random.Random(seed)
+        sizes = {n: 2 + (i + seed) % 3 for i, n in enumerate(names)}
+        with mp.workdps(exact.DIGITS):
+            values = {v: sample(v, sizes, rng, 2, seed >= POINTS) for v in leaves}
+            directions = {x: sample(x, sizes, rng, 1, signed=True) for x in gradient}
+            ends = [
+                exact.evaluate([y], {**values, **{x: values[x] + t * d for x, d in directions.items()}}, sizes)[y].item()
+                for t in (h, -h)
+            ]
+            found = exact.evaluate(list(gradient.values()), values, sizes)
+            slope = (ends[0] - ends[1]) / (2 * h)
+            got = mp.fsum(dot(found[g], directions[x]) for x, g in gradient.items())
+            if any(isinstance(v, mp.mpc) or not mp.isfinite(v) for v in (slope, got)):
+                continue
+            if not close(got, slope, TINY):
+                return False
+            seen = True
+    return seen
 
 
 def describe(node: Node) -> str:

@@ -19,6 +19,7 @@ from ..graph.formula import Affine, Clause, Index
 from ..graph.node import Constant, Node, postorder
 from ..graph.scalar import Scalar
 from ..ops.elementwise import ROWS
+from ..ops.scan import Scan
 
 DIGITS = 80  # 50, and some to lose in differences
 
@@ -42,10 +43,43 @@ def evaluate(roots: list[Node], leaves: Mapping[Node, Array], sizes: Mapping[str
     leaves: values to be taken as given, of inputs and variables, or of any node.
     """
     values: dict[Node, Array] = {n: np.array(v, dtype=object) for n, v in leaves.items()}
+    loops: dict[Node, list[Array]] = {}
     with mp.workdps(DIGITS):
         for node in postorder(roots, set(values)):
-            values[node] = _value(node, [values[o] for o in node.operands], sizes)
+            if node.op == "scan":
+                loops[node] = _scan(Scan.of(node), [values[o] for o in node.operands], sizes)
+            elif node.op == "item":
+                values[node] = loops[node.operands[0]][node.attr("index")]
+            else:
+                values[node] = _value(node, [values[o] for o in node.operands], sizes)
     return values
+
+
+def _scan(scan: Scan, x: list[Array], sizes: Mapping[str, int]) -> list[Array]:
+    """The results of a loop, run step by step."""
+    body, steps = scan.body, scan.length.evaluate(sizes)
+    n, m = len(scan.init), len(scan.init) + len(scan.xs)
+    carries, given = x[:n], dict(zip(body.given, x[m:], strict=True))
+    rows: list[list[Array]] = [[] for _ in body.gives]
+    paths = [[carries[k]] for k in scan.paths]
+    for t in range(steps)[:: -1 if scan.reverse else 1]:
+        own = dict(zip((*body.carries, *body.elements), (*carries, *(np.array(a[t], dtype=object) for a in x[n:m])), strict=True))
+        found = evaluate(list(body.results), {**own, **given}, sizes)
+        carries = [found[r] for r in body.new_carries]
+        for row, result in zip(rows, body.gives, strict=True):
+            row.append(found[result])
+        for path, k in zip(paths, scan.paths, strict=True):
+            path.append(carries[k])
+    back = slice(None, None, -1 if scan.reverse else 1)
+    stacks = [_stacked(row[back], node, sizes) for row, node in zip(rows, body.gives, strict=True)]
+    return [*carries, *stacks, *(_stacked(p[back], body.carries[k], sizes) for p, k in zip(paths, scan.paths, strict=True))]
+
+
+def _stacked(rows: list[Array], node: Node, sizes: Mapping[str, int]) -> Array:
+    result = np.empty((len(rows), *_shape(node, sizes)), dtype=object)
+    for t, row in enumerate(rows):
+        result[t] = row
+    return result
 
 
 def numbers(array: Any) -> Array:
@@ -131,6 +165,7 @@ _MOVES: dict[str, Callable[[Node, list[Array], Mapping[str, int]], Any]] = {
     "arange": lambda n, x, s: [
         n.attr("start").evaluate(s) + n.attr("step").evaluate(s) * i for i in range(_shape(n, s)[0])
     ],
+    "within": lambda n, x, s: np.arange(_shape(n, s)[0])[:, None] <= x[0][None, :].astype(int),
 }
 
 

@@ -77,7 +77,23 @@ def point(graph: Graph, params: list[Node], seed: int) -> Point:
         for node in dict.fromkeys((*graph.inputs, *graph.nodes, *graph.updates, *params))
         if node.op in ("input", "param", "state")
     }
+    for node in graph.nodes:
+        if node.op == "within":  # lengths of sequences are at least 1
+            given = _source(node.operands[0], (*MOVEMENTS, "sub"))
+            longest = node.attr("length").evaluate(sizes)
+            if given in leaves:
+                leaves[given] = np.array([rng.randint(1, longest) for _ in leaves[given]], dtype=object)
     return Point(sizes, leaves)
+
+
+MOVEMENTS = ("reshape", "slice", "transpose", "broadcast_to", "cast")
+
+
+def _source(node: Node, through: tuple[str, ...]) -> Node:
+    """The value that a node is made of by some operations on their first operand."""
+    while node.op in through:
+        node = node.operands[0]
+    return node
 
 
 def _scaled(node: Node, values: Array) -> Array:
@@ -94,9 +110,7 @@ def _limits(graph: Graph, sizes: Mapping[str, int]) -> dict[Node, int]:
     limits: dict[Node, int] = {}
     for node in graph.nodes:
         if node.op in ("take", "take_along"):
-            source = node.operands[1]
-            while source.op in ("reshape", "slice", "transpose", "broadcast_to", "cast"):
-                (source,) = source.operands
+            source = _source(node.operands[1], MOVEMENTS)
             limit = node.operands[0].shape[node.attr("axis")].evaluate(sizes)
             limits[source] = min(limits.get(source, limit), limit)
     return limits

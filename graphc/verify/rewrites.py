@@ -6,7 +6,7 @@ import random
 
 import mpmath as mp
 
-from ..graph.node import Node, postorder
+from ..graph.node import Node, postorder, size_names
 from ..passes.default import ALL_RULES
 from ..passes.rewrite import Firings
 from . import exact
@@ -48,7 +48,7 @@ def agree(before: Node, after: Node) -> bool | None:
 
 def _agree(before: Node, after: Node, leaves: list[Node]) -> bool | None:
     nodes = postorder([before, after], set(leaves)) + leaves
-    names = sorted({s for n in nodes for e in n.shape for s in e.names})
+    names = sorted({s for n in nodes for s in size_names(n)})
     tolerance = rounding(after.dtype) if after.op == "const" and before.op != "const" else mp.mpf(10) ** -45
     seen = None
     for seed in range(2 * POINTS):
@@ -81,7 +81,7 @@ MANY = 1000  # numbers in an instance
 def _leaves(before: Node, after: Node) -> list[Node]:
     """The nodes that stand on both sides and are read by a part that does not, and the leaves of either side."""
     both = set(postorder([before])) & set(postorder([after]))
-    shared = {n for n in both if n is not before and n.op not in ("const", "size")}
+    shared = {n for n in both if n is not before and n.op not in ("const", "size", "scan")}
     # a walk down from both roots that stops at what is shared
     found: dict[Node, None] = {}
     for node in postorder([before, after], set()):

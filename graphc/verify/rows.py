@@ -14,7 +14,8 @@ from ..ops.table import ROWS
 from .adjoints import check, describe, generalised
 from .certificate import Finding
 
-NO_SAMPLES = (*LEAVES, "grad", "formula")  # leaves, what is expanded, and what adjoints themselves are written in
+# leaves, what is expanded, what adjoints themselves are written in, and loops, which are checked as models have them
+NO_SAMPLES = (*LEAVES, "grad", "formula", "scan", "item")
 
 
 def differentiable() -> dict[str, Row]:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..graph.graph import Graph
-from ..graph.node import Node
+from ..graph.node import Node, postorder
 from ..lowering.schedule import Launch, Multiply, Schedule
 from ..pipeline import Compilation, KernelBook, assemble, derive, lower
 from ..runtime.execute import EXECUTORS
-from ..runtime.program import Program
+from ..runtime.program import Loop, Program
 from . import exact
 
 Array = np.ndarray[Any, Any]
@@ -71,7 +71,7 @@ def run(compilation: Compilation, graph: Graph, at: Point) -> dict[str, Array]:
     """The results of a graph as compiled."""
     lowered = compiled(compilation, graph)
     bound = EXECUTORS[compilation.options.target](lowered.book.kernels).bound(lowered.program, at.sizes)
-    arrays = {n: a for n, a in _arrays(lowered, at).items() if lowered.program.buffers[n].kind != "temp"}
+    arrays = {n: a for n, a in _arrays(lowered, at).items() if lowered.program.buffers[n].kind not in ("temp", "view")}
     for number, array in arrays.items():
         bound.bind(number, array)
     bound.run()
@@ -109,15 +109,19 @@ def one_by_one(compilation: Compilation, lowered: Lowered, at: Point) -> list[tu
     apart = tuple(replace(b, kind="scratch") if b.kind == "temp" else b for b in lowered.program.buffers)
     arrays = _arrays(lowered, at)
     executor = EXECUTORS[compilation.options.target](lowered.book.kernels)
+    known = set(postorder(b.node for b in lowered.steps.buffers if b.kind == "output"))
     written: list[tuple[str, Mapping[Node, Array]]] = []
     for step, instruction in zip(lowered.steps.steps, lowered.program.instructions, strict=True):
         bound = executor.bound(Program("", apart, (instruction,), ()), at.sizes)
         for number, array in arrays.items():
-            bound.bind(number, array)
+            if apart[number].kind != "view":
+                bound.bind(number, array)
         bound.run()
-        buffers = {b: lowered.steps.buffers[b] for b in lowered.steps.writes(step)}
-        nodes = {b.node: arrays[n].copy() for n, b in buffers.items() if b.kind in ("output", "temp")}
-        if isinstance(step, Launch):
+        buffers = {b: lowered.steps.buffers[b] for b in map(lowered.steps.root, lowered.steps.writes(step))}
+        nodes = {b.node: arrays[n].copy() for n, b in buffers.items() if b.kind in ("output", "temp") and b.node in known}
+        if isinstance(instruction, Loop):
+            words = f"a loop of {instruction.count} steps"
+        elif isinstance(step, Launch):
             words = f"kernel {instruction.kernel}: {'; '.join(step.kernel.notes[:3])}"
         else:
             words = f"{instruction.kernel}: {step.note}" if isinstance(step, Multiply) else instruction.kernel

@@ -16,6 +16,7 @@ from graphc.graph.scalar import Scalar
 from graphc.graph.size import Size
 from graphc.ops.elementwise import ROWS as ELEMENTWISE
 from graphc.ops.leaves import LEAVES
+from graphc.ops.scan import Scan
 from graphc.ops.table import ROWS
 
 Array = np.ndarray
@@ -37,6 +38,9 @@ def node_values(graph: Graph, values: Mapping[str, Array], sizes: Mapping[str, i
     found: dict[Node, Array] = {}
     with np.errstate(all="ignore"):
         for node in graph.nodes:
+            if node.op == "scan":
+                found[node] = scan_value(Scan.of(node), [found[o] for o in node.operands], sizes)
+                continue
             value = np.asarray(node_value(node, [found[o] for o in node.operands], values, sizes), node.dtype.numpy)
             expected = tuple(e.evaluate(sizes) for e in node.shape)
             if value.shape != expected:
@@ -53,6 +57,8 @@ def node_value(node: Node, operands: list[Array], values: Mapping[str, Array], s
         return node.attr("value").evaluate(sizes)
     if node.op in LEAVES:
         return values[node.attr("name")]
+    if node.op == "item":
+        return operands[0][node.attr("index")]
     if node.op == "formula":
         return formula_value(node.attr("formula"), operands, node, sizes)
     oracle = ROWS[node.op].oracle
@@ -60,6 +66,24 @@ def node_value(node: Node, operands: list[Array], values: Mapping[str, Array], s
     if node.op in ELEMENTWISE:
         return oracle(*operands)
     return oracle(*operands, **{name: _number(value, sizes) for name, value in node.attrs})
+
+
+def scan_value(scan: Scan, operands: list[Array], sizes: Mapping[str, int]) -> list[Array]:
+    """The results of a loop: its step evaluated as a graph of its own, again and again."""
+    n, m, length = len(scan.init), len(scan.init) + len(scan.xs), scan.length.evaluate(sizes)
+    step = scan.body.graph("step")
+    names = [i.attr("name") for i in step.inputs]
+    carries, given = operands[:n], operands[m:]
+    seen: list[Any] = [None] * length
+    paths = [carries]
+    for t in reversed(range(length)) if scan.reverse else range(length):
+        results = list(evaluate(step, dict(zip(names, [*carries, *(x[t] for x in operands[n:m]), *given], strict=True)), sizes)[0].values())
+        carries, seen[t] = results[:n], results[n:]
+        paths.append(carries)
+    shapes = [(0, *(e.evaluate(sizes) for e in y.shape)) for y in scan.body.gives]
+    stacks = [np.stack([row[j] for row in seen]) if length else np.zeros(s) for j, s in enumerate(shapes)]
+    order = paths[::-1] if scan.reverse else paths
+    return [*carries, *stacks, *(np.stack([p[k] for p in order]) for k in scan.paths)]
 
 
 def _number(value: Any, sizes: Mapping[str, int]) -> Any:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphc.errors import GraphError
-from graphc.graph.size import equal, parse, product, size
+from graphc.graph.size import equal, isqrt, parse, product, size
 
 NAMES = ("B", "T", "K")
 B, T, K = map(size, NAMES)
@@ -119,6 +119,16 @@ def test_a_number_is_a_number():
         int(T)
     with pytest.raises(ZeroDivisionError):
         T // 0
+
+
+def test_integer_roots():
+    t = size("T")
+    root = isqrt(t * 2 + 1)
+    assert isqrt(17) == 4 and isqrt(size(0)) == 0
+    assert str(root * t // root) == "T" and str(t - root) in ("T - isqrt(2*T + 1)", "-isqrt(2*T + 1) + T")
+    assert parse(str(t // root + root * 3)) == t // root + root * 3
+    assert root.names == {"T"} and root.evaluate({"T": 12}) == 5
+    assert root.substitute({"T": 4}) == 3 and root.substitute({"T": size("S")}) == isqrt(size("S") * 2 + 1)
 
 
 def test_names_are_found_in_quotients():

@@ -19,6 +19,22 @@ from graphc.ops import build
 from graphc.pipeline import STAGES, lower, program_graph
 
 
+def nested(x: gc.f64["T", "S", "B", 3], n: gc.i32["B"]):
+    """Loops inside loops, with results of several kinds."""
+    u = gc.param("U", (3, 3))
+
+    def sentence(h, words):
+        def word(s, w):
+            return (gc.tanh(s[0] @ u + w), s[1] + 1), {"h": s[0], "k": s[1]}
+
+        (h, k), seen = gc.scan(word, init=(h, 0), xs=words, lengths=None)
+        return h, (seen["h"], k)
+
+    last, (hs, _) = gc.scan(sentence, init=gc.zeros((gc.dim("B"), 3)), xs=x, reverse=True)
+    again, _ = gc.scan(lambda h, e: (gc.sin(h + e), None), init=last, xs=x[:, 0], lengths=n, checkpoint="sqrt")
+    return gc.outputs(hs=hs, loss=gc.sum(hs * hs) + gc.sum(again))
+
+
 @gc.model
 def everything(x: gc.f64["B", 4], i: gc.i64["B"], t: gc.f64["T", 3], unused: gc.bool_["B"]):
     with gc.scope("layer"):
@@ -40,7 +56,14 @@ def graphs():
             "gradient": lower(program_graph(module, "everything", "gradient"), stop_after=STAGES[4])[0]}
 
 
-GRAPHS = graphs()
+def loops():
+    model = gc.model(nested)
+    graph = trace_models([model], "nested", f64, {})
+    staged = {f"loops after {stage}": stage for stage in STAGES[:5]}
+    return {name: lower(program_graph(graph, "nested", "gradient"), stop_after=stage)[0] for name, stage in staged.items()}
+
+
+GRAPHS = {**graphs(), **loops()}
 
 
 @pytest.mark.parametrize("stage", GRAPHS)

@@ -6,14 +6,14 @@ import pytest
 
 from graphc.graph import scalar as sc
 from graphc.graph.dtype import bool_, f32, f64, i64
-from graphc.graph.formula import Clause, Formula, Read, identity, var
+from graphc.graph.formula import Clause, Formula, Read, affine, identity, var
 from graphc.graph.graph import Graph
 from graphc.graph.node import Node, TensorType
 from graphc.graph.scalar import Scalar
 from graphc.graph.size import size
 from graphc.ops.build import const, make
 from graphc.ops.verify import verify
-from graphc.passes import default
+from graphc.passes import default, loops
 from graphc.passes.rewrite import EXACT, VALUE_CHANGING, Firings, rewrite
 from tests.fuzz.evaluate import evaluate
 
@@ -52,6 +52,19 @@ def kept(x, axis):
     """Σ over an axis, kept with length 1 and stretched."""
     shape = tuple(size(1) if d == axis else e for d, e in enumerate(x.shape))
     return make("reshape", total(x, axis), shape=shape)
+
+
+def part(x, start, length, axis=1):
+    """x from `start` on along an axis of this length, zeros elsewhere: what the adjoint of a slice is."""
+    shape = tuple(size(length) if d == axis else e for d, e in enumerate(x.shape))
+    write = tuple(affine(start if d == axis else 0, {d: 1}) for d in range(x.type.rank))
+    formula = Formula((Clause(x.shape, (Read(0, identity(x.type.rank)),), sc.arg(0, f64), write),), "assign", sc.const(0, f64))
+    return make("formula", x, formula=formula, shape=shape)
+
+
+def middle(x):
+    """Two of the columns of x, backwards."""
+    return make("slice", x, start=(size(0), size(2)), step=(size(1), size(-1)), shape=(x.shape[0], size(2)))
 
 
 def chosen_by_index():
@@ -111,6 +124,9 @@ PATTERNS = {
     "softplus": [make("log", make("add", ONE, exp(B))), make("log1p", exp(B))],
     "log1p": [make("log", make("add", ONE, A))],
     "expm1": [make("sub", exp(B), ONE)],
+    "sum of parts": [make("add", part(A, 0, 9), part(B, 4, 9)), make("add", make("add", part(A, 0, 12), part(B, 8, 12)), part(A, 4, 12)),
+                     make("add", make("concat", A, make("broadcast_to", num(0), shape=A.shape), axis=0), part(B, 3, 6, axis=0))],
+    "slice of a sum": [middle(make("add", A, R)), middle(make("mul", A, SCALAR)), middle(make("neg", B))],
     "tanh": [make("div", make("sub", exp(B), exp(make("neg", B))), make("add", exp(B), exp(make("neg", B))))],
 }
 
@@ -118,7 +134,8 @@ RULES = {r.name: r for r in (*default.CANONICAL, *default.STABILISE, *default.OP
 
 
 def test_every_rule_has_a_pattern():
-    assert set(PATTERNS) == set(RULES) | set(default.ALL_RULES)
+    of_loops = {r.name for r in (*loops.RULES, loops.MERGE)}  # these are in test_loops.py
+    assert set(PATTERNS) == set(RULES) | set(default.ALL_RULES) - of_loops
 
 
 @pytest.mark.parametrize("name", RULES)

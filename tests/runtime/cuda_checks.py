@@ -84,6 +84,24 @@ def network(x: gc.f32["B", 4], label: gc.i64["B"]):
 
 
 @gc.model
+def recurrence(x: gc.f32["T", "B", 2], n: gc.i32["B"]):
+    w = gc.param("w", (2, 8), init=lambda shape, rng: rng.normal(size=shape))
+    u = gc.param("u", (2, 8), init=lambda shape, rng: rng.normal(size=shape))
+
+    def lstm(s, x_t):
+        h, c = s
+        f, i, g, o = gc.split(x_t @ w + h @ u, 4, axis=1)
+        c = gc.sigmoid(f) * c + gc.sigmoid(i) * gc.tanh(g)
+        h = gc.sigmoid(o) * gc.tanh(c)
+        return (h, c), h
+
+    zero = gc.zeros((gc.dim("B"), 2))
+    (h, _), hs = gc.scan(lstm, init=(zero, zero), xs=x, lengths=n)
+    _, back = gc.scan(lambda c, h_t: (gc.tanh(c + h_t), c), init=zero, xs=hs, reverse=True)
+    return gc.outputs(h=h, hs=hs, loss=gc.sum(hs * hs) + gc.sum(back))
+
+
+@gc.model
 def counter(x: gc.f32["B"]):
     seen = gc.state("seen", (), init=0.0)
     scale = gc.param("scale", (), init=1.0)
@@ -98,6 +116,7 @@ FAMILIES: list[tuple[Any, dict[str, Any]]] = [
     (embedding, dict(tokens=RNG.integers(0, 7, (3, 4)))),
     (shapes, dict(x=RNG.normal(size=(3, 4)), z=RNG.normal(size=(3, 3)))),
     (products, dict(x=RNG.normal(size=(2, 5, 3)), v=RNG.normal(size=2))),
+    (recurrence, dict(x=RNG.normal(size=(3, 2, 2)), n=np.array([2, 3], np.int32))),
 ]
 BATCH = dict(x=RNG.normal(size=(9, 4)), label=RNG.integers(0, 3, 9))
 

@@ -6,7 +6,7 @@ import pytest
 
 from graphc.runtime import driver
 from graphc.runtime.cache import KernelSource, build
-from graphc.runtime.driver import Call, Own, Program, encode, fixed_kernels, fixed_sources
+from graphc.runtime.driver import Call, Moving, Own, Program, Repeat, encode, fixed_kernels, fixed_sources
 from graphc.runtime.library import LIBRARY
 
 DTYPES = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64}
@@ -75,7 +75,56 @@ def test_largest_number_of_arguments():
         encode([Call(address, ((0, 0),) * (n + 1))])
 
 
+def loop(times, counter, moving, *body):
+    return Repeat(times, counter, tuple(Moving(*m) for m in moving), tuple(body))
+
+
+def fill_call(slot, offset, count, value):
+    name, arguments = filled(slot, offset, count, value)
+    return Call(fixed_kernels(name)[name], tuple(arguments))
+
+
+@pytest.mark.parametrize("times", [0, 1, 4])
+def test_a_loop_moves_its_slots(times):
+    x = np.zeros(8, np.int32)
+    # slot 4 moves forward through x from its element 1 on, slot 5 backwards from its last
+    ahead = loop(times, 6, [(4, 2, 4, 4), (5, 2, 28, -4)], fill_call(4, 0, 1, 1), fill_call(5, 0, 1, 2))
+    made = Program([ahead, fill_call(2, 0, 1, 9)], 8)
+    made.bind(2, x)
+    for _ in range(2):
+        x[:] = 0
+        assert made.run() == 0
+        want = np.zeros(8, int)
+        for t in range(times):
+            want[1 + t], want[7 - t] = 1, 2
+        want[0] = 9
+        assert x.tolist() == want.tolist()
+
+
+def test_loops_nest():
+    x = np.zeros((3, 4), np.int32)
+    inner = loop(2, 6, [(5, 4, 4, 8)], fill_call(5, 0, 1, 7))  # every second column from the first on
+    made = Program([loop(3, 7, [(4, 2, 0, 16)], inner, fill_call(4, 0, 1, 3))], 8)
+    made.bind(2, x)
+    made.run()
+    assert x.tolist() == [[3, 7, 0, 7]] * 3
+
+
+def test_a_check_that_fails_ends_a_loop():
+    x, i = np.zeros(4, np.int32), np.array([0, 1, 9, 2], np.int64)
+    check = Call(fixed_kernels("check_index_i64")["check_index_i64"], ((4, 0), (driver.STATUS_SLOT, 0), (0, 1), (0, 3), (0, 5)))
+    made = Program([loop(4, 6, [(4, 3, 0, 8), (5, 2, 0, 4)], check, fill_call(5, 0, 1, 1))], 8)
+    made.bind(2, x)
+    made.bind(3, i)
+    assert made.run() == 5
+    assert made.status == (5, 9, 3, 0)
+    assert x.tolist() == [1, 1, 0, 0]
+
+
 def test_encoding():
+    body = Call(100, ((4, 8),))
+    words = encode([Repeat(5, 6, (Moving(4, 2, 16, -8),), (body,)), Call(200, ())]).tolist()
+    assert words == [0, 1, 6, 9, 5, 22, 4, 2, 16, *[100, 1, 1, 6, 4, 8], *[1, 1, 6, 7, 9, 4, -8], 200, 0, 1, 4]
     assert encode([Call(100, ((2, 8), (0, 5))), Call(200, ())]).tolist() == [100, 2, 1, 8, 2, 8, 0, 5, 200, 0, 1, 4]
 
 
