@@ -118,6 +118,12 @@ def _phases(items: Iterable[Statement]) -> list[list[Statement]]:
         phases[-1].append(item)
         if isinstance(item, Loop) or read & totals:
             totals |= _sets([item])
+    for later in range(1, len(phases)):  # what a loop totals begins in the loop's own phase, anew for each row
+        begun = _sets(x for x in phases[later] if isinstance(x, Loop))
+        for items in phases[:later]:
+            starts = [x for x in items if isinstance(x, Assign) and x.local in begun]
+            items[:] = [x for x in items if x not in starts]
+            phases[later][:0] = starts
     return phases
 
 

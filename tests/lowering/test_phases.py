@@ -83,3 +83,20 @@ def test_a_norm_of_many_rows_is_as_on_one():
     for name in ("y", "dx"):
         np.testing.assert_allclose(got[name], np.concatenate([e[name] for e in each]), rtol=2e-4, atol=2e-4)
     np.testing.assert_allclose(got["dw"], np.sum([e["dw"] for e in each], axis=0, dtype=np.float64), rtol=1e-4, atol=1e-2)
+
+
+def test_a_total_of_all_rows_in_a_later_phase_begins_anew_for_each_row():
+    @gc.model
+    def scaled(x: gc.f32["B", 4], i: gc.i64["B"]):
+        scale = gc.param("scale", init=2.0)
+        return gc.outputs(loss=gc.nn.cross_entropy(gc.tanh(x) * scale, i))
+
+    rng = np.random.default_rng(0)
+    x, i = rng.standard_normal((50, 4)).astype(np.float32), rng.integers(0, 4, 50)
+    _, single = gc.compile(scaled).value_and_grad(x=x, i=i)
+    _, double = gc.compile(scaled, dtype="float64").value_and_grad(x=x.astype(float), i=i)
+    t = np.tanh(x.astype(float))
+    p = np.exp(2 * t) / np.exp(2 * t).sum(1, keepdims=True)
+    p[np.arange(50), i] -= 1
+    np.testing.assert_allclose(double["scale"], (p * t).sum() / 50, rtol=1e-12)
+    np.testing.assert_allclose(single["scale"], double["scale"], rtol=1e-5)
