@@ -56,6 +56,8 @@ def phased(kernel: Kernel, scratch: Mapping[int, Size]) -> tuple[Kernel, dict[in
         return kernel, {}
     (extent,) = extents
     length = (extent + ELEMENTS) // (extent + 1)  # rows of a tile: at least one
+    if length == 1:
+        return kernel, {}
     tile = max(found) + 1
     waiting = _waiting(phases)
     place = var(rows.variable) + var(tile) * -1
