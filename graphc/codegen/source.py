@@ -81,7 +81,11 @@ def print_kernel(kernel: Kernel) -> Source:
     doc.append('    """')
     text = (
         "\n".join(
-            [f"def {kernel.name}({', '.join([*printer.arrays, *sizes, *ends])}):", *doc, *(printer.lines or ["    pass"])]
+            [
+                f"def {kernel.name}({', '.join([*printer.arrays, *sizes, *ends])}):",
+                *doc,
+                *(printer.lines or ["    pass"]),
+            ]
         )
         + "\n"
     )

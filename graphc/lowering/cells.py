@@ -82,8 +82,13 @@ def _not_negative(quotient: Quotient | Root) -> bool:
     if isinstance(quotient, Root):
         return True
     number = quotient.divisor.constant
-    return number is not None and number > 0 and all(
-        factor >= 0 and all(isinstance(atom, str) for atom, _ in monomial) for monomial, factor in quotient.numerator.terms
+    return (
+        number is not None
+        and number > 0
+        and all(
+            factor >= 0 and all(isinstance(atom, str) for atom, _ in monomial)
+            for monomial, factor in quotient.numerator.terms
+        )
     )
 
 

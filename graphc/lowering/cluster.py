@@ -282,9 +282,7 @@ class Builder:
         producer = self.placed.get(access.array)
         return producer.price if producer is not None and self._is_cheap(producer, access) else 1
 
-    def _again(
-        self, producer: Placed, access: Access, lookups: tuple[Scalar, ...], where: dict[int, Affine]
-    ) -> Scalar:
+    def _again(self, producer: Placed, access: Access, lookups: tuple[Scalar, ...], where: dict[int, Affine]) -> Scalar:
         """The value of a producer at an element, computed from what the producer read."""
         looked_up = iter(lookups)
         values: dict[int, Affine | Scalar] = {}

@@ -57,7 +57,9 @@ def weight(expression: Scalar) -> int:
 def price(expression: Scalar, read: Callable[[Scalar], int]) -> int:
     """What a value of an expression costs, in additions; `read` says what one of its `access` leaves does."""
     return sum(
-        WEIGHTS.get(e.op, 1) if _computes(e) else read(e) for e in _distinct(expression) if _computes(e) or e.op == "access"
+        WEIGHTS.get(e.op, 1) if _computes(e) else read(e)
+        for e in _distinct(expression)
+        if _computes(e) or e.op == "access"
     )
 
 

@@ -70,7 +70,9 @@ def _contiguous(outer: Loop, inner: Loop) -> bool:
     """Is a step of the outer loop, everywhere, as long as all steps of the inner one?"""
     forms = []
     for item in walk(inner.body):
-        forms += [e.value.position.affine if e.op == "load" else e.value for e in leaves(item) if e.op in ("load", "index")]
+        forms += [
+            e.value.position.affine if e.op == "load" else e.value for e in leaves(item) if e.op in ("load", "index")
+        ]
         if isinstance(item, Store):
             forms.append(item.position.affine)
         elif isinstance(item, Arg):

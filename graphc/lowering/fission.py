@@ -7,6 +7,7 @@ that a later loop of the tile reads waits in a row of the tile, in the nearest c
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 from ..graph import scalar as sc
@@ -64,15 +65,13 @@ def fissioned(kernel: Kernel) -> tuple[Kernel, dict[int, Size]]:
     room = MOST_WORDS - len(kernel.arrays) - len(sizes(kernel.body))
     if len(segments) == 1 or len(waiting) > min(MOST_ROWS, room):
         return kernel, {}
-    first = max(found) + 1
-    tiles = loop.within if loop.within is not None else first
+    tiles = loop.within if loop.within is not None else max(found) + 1
     rows = {local: len(kernel.arrays) + k for k, local in enumerate(waiting)}
-    split = _loops(segments, loop, tiles, first + 1, rows, waiting)
+    split = _loops(segments, loop, tiles, rows, waiting)
 
     def change(x: Statement) -> list[Statement]:
-        if x is not loop and not (isinstance(x, Loop) and x.variable == loop.variable):
+        if not isinstance(x, Loop) or x.variable != loop.variable:
             return [x]
-        assert isinstance(x, Loop)
         return split if loop is not main else [Loop(tiles, x.extent, x.before, split, x.after, step=TILE)]
 
     arrays = [Array(f"tile_{k}", dtype, True) for k, dtype in enumerate(waiting.values(), 1)]
@@ -82,7 +81,10 @@ def fissioned(kernel: Kernel) -> tuple[Kernel, dict[int, Size]]:
         arrays=[*kernel.arrays, *arrays],
         body=map_statements(kernel.body, change),
         main=tiles,
-        remarks=(*kernel.remarks, f"{len(segments)} loops over tiles of {TILE} elements: one long function at a time overlaps more"),
+        remarks=(
+            *kernel.remarks,
+            f"{len(segments)} loops over tiles of {TILE} elements: one long function at a time overlaps more",
+        ),
         private={**kernel.private, **dict.fromkeys(rows.values(), "scratch")},
     )
     return changed, dict.fromkeys(rows.values(), size(TILE))
@@ -92,6 +94,7 @@ def _spelt_out(items: list[Statement]) -> list[Statement]:
     """The statements with each long function inside an expression as a statement of its own, before its first use."""
     stored = written(items)
     known: dict[Scalar, Scalar] = {}
+    numbers = itertools.count()
     result: list[Statement] = []
 
     def visit(e: Scalar, args: tuple[Scalar, ...]) -> Scalar:
@@ -99,7 +102,7 @@ def _spelt_out(items: list[Statement]) -> list[Statement]:
         if WEIGHTS.get(e.op, 1) < LONG:
             return new
         if new not in known:
-            local = Scalar("local", (), e.dtype, f"long_{len(known)}")
+            local = Scalar("local", (), e.dtype, f"long_{next(numbers)}")
             result.append(Assign(local.value, new))
             if any(x.value.array in stored for x in leaves(result[-1]) if x.op == "load"):
                 return local  # the array may have another value when this is read again
@@ -129,7 +132,9 @@ def _segments(items: list[Statement]) -> list[list[Statement]]:
         mine = sum(weight(e) for e in expressions(item))
         long = any(WEIGHTS.get(e.op, 1) >= LONG for e in leaves(item))
         if long and work and work + mine > MOST_WORK:
-            segments.append([segments[-1].pop() for _ in range(notes)])
+            last = segments[-1]  # the comments just before go with it
+            segments[-1], ahead = last[: len(last) - notes], last[len(last) - notes :]
+            segments.append(ahead)
             work = 0
         segments[-1].append(item)
         work += mine
@@ -149,7 +154,7 @@ def _waiting(segments: list[list[Statement]]) -> dict[str, DType]:
 
 
 def _loops(
-    segments: list[list[Statement]], loop: Loop, tiles: int, first: int, rows: dict[str, int], waiting: dict[str, DType]
+    segments: list[list[Statement]], loop: Loop, tiles: int, rows: dict[str, int], waiting: dict[str, DType]
 ) -> list[Statement]:
     """A loop over the tile for each segment."""
     result: list[Statement] = []

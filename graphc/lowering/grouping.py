@@ -105,9 +105,15 @@ class _Grouping:
             pieces = [replace(s, init=None) for s in found]
             name = self.names[node]
             if found[0].init is not None:
-                self.place(_filling(found[0]), None, f"own kernel: what {name} begins with, before others are stored there")
+                self.place(
+                    _filling(found[0]), None, f"own kernel: what {name} begins with, before others are stored there"
+                )
             for piece in pieces:
-                self.place(piece, None, f"own kernel: the pieces of {name} share no loop" if len(pieces) > 1 else "own kernel: it scatters")
+                self.place(
+                    piece,
+                    None,
+                    f"own kernel: the pieces of {name} share no loop" if len(pieces) > 1 else "own kernel: it scatters",
+                )
 
     def joined(self, statement: Statement, earliest: int) -> tuple[Builder | None, str]:
         """The kernel that a statement should join, of those that touch what it reads, None for one of its own; and why."""
@@ -115,7 +121,9 @@ class _Grouping:
         near = sorted({g for array in arrays for g in self.touched.get(array, ()) if g >= earliest})
         wanted = len(loop_order(statement))
         best: tuple[tuple[int, int, int], Builder] | None = None
-        multiplied = [self.names[a] for a in arrays if a in self.made and isinstance(self.groups[self.made[a]], Product)]
+        multiplied = [
+            self.names[a] for a in arrays if a in self.made and isinstance(self.groups[self.made[a]], Product)
+        ]
         why = "nothing that it reads is made or read by a kernel that it could join"
         if multiplied:
             why = f"{_list(sorted(multiplied))} comes from a matrix product"
@@ -136,7 +144,11 @@ class _Grouping:
             else:
                 waits = [self.names[n] for n in builder.waits_for(statement)]
                 what = self.read(arrays & (builder.placed.keys() if producer else builder.arrays.keys()))
-                why = f"{_list(waits)} is complete only after the loop" if waits else f"it goes through {what} in other loops"
+                why = (
+                    f"{_list(waits)} is complete only after the loop"
+                    if waits
+                    else f"it goes through {what} in other loops"
+                )
         if best is None:
             return None, f"own kernel: {why}"
         (_, depth, _), builder = best
@@ -166,7 +178,11 @@ class _Grouping:
         for k, statement in enumerate(found):
             if builder is not None and not builder.has_room(statement):
                 builder = None
-            reason = f"joined: another piece of {self.names[statement.node]}" if builder else "own kernel: several pieces, all small"
+            reason = (
+                f"joined: another piece of {self.names[statement.node]}"
+                if builder
+                else "own kernel: several pieces, all small"
+            )
             self.place(replace(statement, init=None) if k else statement, builder, reason)
             last = self.groups[self.made[statement.node]]
             assert isinstance(last, Builder)

@@ -117,7 +117,10 @@ def _totals(main: Loop, begun: dict[str, Scalar]) -> dict[str, str] | None:
     for item in inside:
         if isinstance(item, Accumulate) and item.local not in own:
             start = begun.get(item.local)
-            if start is not neutral(item.reduce, item.expression.dtype) or totals.setdefault(item.local, item.reduce) != item.reduce:
+            if (
+                start is not neutral(item.reduce, item.expression.dtype)
+                or totals.setdefault(item.local, item.reduce) != item.reduce
+            ):
                 return None
         elif isinstance(item, Arg) and not {item.best, item.place} <= own:
             return None

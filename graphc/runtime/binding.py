@@ -220,12 +220,13 @@ class Binder:
             arguments[1] = panels[operand]
         bounds = cut(batch, 1, self._parts(time * batch)) if several else cut(plan.extent, plan.grain, parts)
         stride = _aligned(plan.work)
-        own: tuple[Own, ...]
-        kernel, work, own = "gemm", (self.arena_slot, free), (Own(3, (self.arena_slot, free + stride), stride),)
+        kernel, work = "gemm", (self.arena_slot, free)
+        own: tuple[Own, ...] = ()
         if plan.how & products.USE_BLAS:
-            kernel, work, own = "blas", (ZERO_SLOT, blas.routines("s" if t == "f32" else "d")), ()
+            kernel, work = "blas", (ZERO_SLOT, blas.routines("s" if t == "f32" else "d"))
+        elif len(bounds) > 1:
+            own = (Own(3, (self.arena_slot, free + stride), stride),)
         one = self.addresses[f"{kernel}_{t}", True]
-        own = own if len(bounds) > 1 else ()
         common = [m, n, k, lda, ldb, ldc, plan.how]
         if several:
             rest = [*common, *batched[1:], one, 0, batch]

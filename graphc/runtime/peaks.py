@@ -6,7 +6,7 @@ The reference programs are like any other: they are divided among as many thread
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,12 +58,21 @@ class Peaks:
         """Bytes a second at which so many bytes can be touched: fewer are never slower than more."""
         return max((r for c, r in self.bandwidth if c >= count), default=self.bandwidth[-1][1])
 
-    def least(self, operations: int, touched: int, dtype: str) -> tuple[float, str]:
-        """(the seconds that operations on so many bytes take at the peak, what bounds them: compute, cache or memory)"""
-        computing, rate = operations / self.flops[dtype], self.rate(touched)
-        if computing >= touched / rate:
+    def least(self, operations: int, arrays: Iterable[tuple[int, int]], dtype: str) -> tuple[float, str]:
+        """(the seconds that something takes at the peak, what bounds it: compute, cache or memory)
+
+        arrays: (bytes, distance) of those that are touched; the distance, in bytes, decides which cache they come from.
+        """
+        computing = operations / self.flops[dtype]
+        near = far = 0.0
+        for count, distance in arrays:
+            if distance <= largest_cache():
+                near += count / self.rate(distance)
+            else:
+                far += count / self.rate(distance)
+        if computing >= near + far:
             return computing, "compute"
-        return touched / rate, "cache" if touched <= largest_cache() else "memory"
+        return near + far, "cache" if near > far else "memory"
 
 
 def measure(threads: int, dtypes: Collection[str]) -> Peaks:

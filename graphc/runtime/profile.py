@@ -71,7 +71,8 @@ class Profile:
 
     @property
     def seconds(self) -> float:
-        """The time of all instructions."""
+        """The time of all instructions. Where the machine is busy it is less than `whole`: what disturbs a long run hits
+        some instruction in each, but seldom the same."""
         return sum(t.seconds for t in self.timings)
 
     def share(self, timing: Timing) -> float:
@@ -118,31 +119,27 @@ def profile(entry: Entry, kind: str, inputs: Mapping[str, Any], runs: int | None
     # the mean of the middle half is as robust as the median, and finer than a tick of the clock
     times = np.sort([timed() for _ in range(runs)], axis=0)[runs // 4 : runs - runs // 4].mean(axis=0)
     del held
-    peaks = measure(executor.threads, {_float_type(program, i, sizes) for i in program.calls})
-    timings = tuple(
-        _timing(program, sizes, step, float(times[step - 1]), parts, peaks) for step, parts in enumerate(apart.parts, 1)
-    )
+    instructions = _whole(program)
+    peaks = measure(executor.threads, {_float_type(program, i, sizes) for i in instructions})
+    timings = []
+    for step, (instruction, parts, arrays) in enumerate(zip(instructions, apart.parts, reuse(program, sizes), strict=True)):
+        operations, dtype = instruction.operations.evaluate(sizes), _float_type(program, instruction, sizes)
+        least, bound = peaks.least(operations, arrays, dtype)
+        touched = sum(count for count, _ in arrays)
+        timings.append(Timing((step + 1,), instruction, float(times[step]), operations, touched, least, bound, parts))
     arena = plan_arena(program, sizes)[1]
     together, called = float(times[-2]), float(times[-1])
-    return Profile(program, kind, sizes, executor.threads, runs, timings, together, called, arena, peaks)
+    return Profile(program, kind, sizes, executor.threads, runs, tuple(timings), together, called, arena, peaks)
 
 
-def _timing(
-    program: Program, sizes: Mapping[str, int], step: int, seconds: float, parts: int, peaks: Peaks
-) -> Timing:
-    found = program.instructions[step - 1]
-    instruction = _as_one(program, found) if isinstance(found, Loop) else found
-    operations, touched = instruction.operations.evaluate(sizes), traffic(program, found, sizes)
-    least, bound = peaks.least(operations, touched, _float_type(program, instruction, sizes))
-    return Timing((step,), instruction, seconds, operations, touched, least, bound, parts)
+def _whole(program: Program) -> list[Instruction]:
+    """The instructions of a program, each loop as one: its kernels together, over all of the arrays that it goes through."""
+    return [_as_one(program, i) if isinstance(i, Loop) else i for i in program.instructions]
 
 
 def _as_one(program: Program, loop: Loop) -> Instruction:
-    """A loop as one instruction: its kernels together, their operations counted as often as they run."""
-
     def operations(body: tuple[Instruction | Loop, ...]) -> Size:
-        each = (i.count * operations(i.body) if isinstance(i, Loop) else i.operations for i in body)
-        return sum(each, size(0))
+        return sum((i.count * operations(i.body) if isinstance(i, Loop) else i.operations for i in body), size(0))
 
     arrays = dict.fromkeys((program.root(n), size(0)) for i in loop.calls for n, _ in i.arrays)
     kernels = ", ".join(dict.fromkeys(i.kernel for i in loop.calls))
@@ -150,22 +147,49 @@ def _as_one(program: Program, loop: Loop) -> Instruction:
     return Instruction(f"loop: {kernels}", tuple(arrays), (loop.count,), fixed=True, operations=work)
 
 
-def traffic(program: Program, instruction: Instruction | Loop, sizes: Mapping[str, int]) -> int:
-    """The bytes of the arrays that an instruction reads and writes, each once; of a look-up's table all."""
-    if isinstance(instruction, Loop):
-        return instruction.count.evaluate(sizes) * sum(traffic(program, i, sizes) for i in instruction.body)
+def traffic(program: Program, instruction: Instruction, sizes: Mapping[str, int]) -> dict[int, int]:
+    """The bytes of each array that an instruction reads or writes, by its buffer; of a look-up's table all."""
     values = [s.evaluate(sizes) for s in instruction.sizes]
+    numbers = [n for n, _ in instruction.arrays]
     if instruction.kernel.startswith("gemm"):
         m, n, k = values[:3]
         batch, *strides = values[9:] or (1, 0, 0, 0)
+        itemsize = program.buffers[numbers[0]].dtype.itemsize
         # a matrix that all products of a batch share has the stride 0
-        times = [batch if stride else 1 for stride in strides]
-        elements = sum(count * t for count, t in zip((m * k, k * n, m * n), times, strict=True))
-        return elements * program.buffers[instruction.arrays[0][0]].dtype.itemsize
-    if instruction.kernel == "copy":
-        return 2 * values[0]
-    buffers = [program.buffers[n] for n in dict.fromkeys(n for n, _ in instruction.arrays)]
-    return sum(b.numel.evaluate(sizes) * b.dtype.itemsize for b in buffers)
+        counts = [
+            count * (batch if stride else 1) * itemsize for count, stride in zip((m * k, k * n, m * n), strides, strict=True)
+        ]
+    elif instruction.kernel == "copy":
+        counts = [values[0]] * 2
+    else:
+        buffers = [program.buffers[n] for n in numbers]
+        counts = [b.numel.evaluate(sizes) * b.dtype.itemsize for b in buffers]
+    found: dict[int, int] = {}
+    for number, count in zip(numbers, counts, strict=True):
+        found[number] = max(found.get(number, 0), count)
+    return found
+
+
+def reuse(program: Program, sizes: Mapping[str, int]) -> list[list[tuple[int, int]]]:
+    """For each instruction (bytes, distance) of the arrays that it touches, when the program runs again and again.
+
+    The distance is how many bytes were touched since the array was, those of this instruction among them. It tells
+    which cache can still hold the array: one smaller than it cannot.
+    """
+    offsets, _ = plan_arena(program, sizes)
+    touched = [traffic(program, instruction, sizes) for instruction in _whole(program)]
+    last: dict[tuple[str, int], int] = {}
+    now = 0
+    found: list[list[tuple[int, int]]] = []
+    for _ in range(2):  # the first run touches everything; the second finds it as any later one does
+        found = []
+        for arrays in touched:
+            now += sum(arrays.values())
+            # temporaries at one place of the arena are the same memory
+            places = [("arena", offsets[n]) if n in offsets else ("buffer", n) for n in arrays]
+            found.append([(count, now - last.get(p, 0)) for count, p in zip(arrays.values(), places, strict=True)])
+            last |= dict.fromkeys(places, now)
+    return found
 
 
 def _float_type(program: Program, instruction: Instruction, sizes: Mapping[str, int]) -> str:

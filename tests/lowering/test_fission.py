@@ -38,6 +38,14 @@ def in_place(x: gc.f64["N"]):
     return gc.outputs(y=gc.exp(gc.tanh(s)))
 
 
+@gc.model
+def twice_in_place(x: gc.f64["N"]):
+    """Two long functions of an array that is written, in one expression."""
+    s = gc.state("s", ("N",), init=0.5)
+    gc.update(s, gc.tanh(s) * gc.exp(s) * gc.sin(s))
+    return gc.outputs(y=x * 2)
+
+
 def tiles(low):
     return [x for k in low.kernels for x in walk(k.body) if isinstance(x, Loop) and x.step == TILE]
 
@@ -66,6 +74,12 @@ def test_an_array_written_in_place_is_read_before():
         y = m.forward(x=x)["y"]
         np.testing.assert_allclose(y, np.exp(np.tanh(begin)), rtol=1e-12)
         np.testing.assert_allclose(m.states["s"], np.tanh(np.tanh(begin + x) * begin), rtol=1e-12)
+
+
+def test_functions_of_an_array_written_in_place_keep_apart():
+    m = gc.compile(twice_in_place, dtype="float64")
+    m.forward(x=np.ones(2000))
+    np.testing.assert_allclose(m.states["s"], np.tanh(0.5) * np.exp(0.5) * np.sin(0.5), rtol=1e-12)
 
 
 @pytest.mark.parametrize("length", [0, 1, 1024, 1025, 2500])

@@ -6,11 +6,13 @@ import pytest
 
 import graphc as gc
 from graphc.errors import InputError, RuntimeFault
+from graphc.graph.dtype import f32, f64
+from graphc.graph.size import parse, size
 from graphc.runtime import timeline
 from graphc.runtime.execute import CpuExecutor
 from graphc.runtime.peaks import Peaks, largest_cache, measure
-from graphc.runtime.profile import merged, profile, time_text, traffic
-from graphc.runtime.program import Program
+from graphc.runtime.profile import merged, profile, reuse, time_text, traffic
+from graphc.runtime.program import Buffer, Instruction, Program
 from graphc.runtime.signature import bind_sizes
 from graphc.runtime.timeline import Timeline
 from graphc.train import SGD
@@ -118,23 +120,17 @@ def test_bytes_are_those_of_the_arrays_each_once(found):
 
 
 def test_a_matrix_that_a_batch_shares_counts_once():
-    @gc.model
-    def batches(a: gc.f32[5, 3, 4], b: gc.f32[4, 6], c: gc.f32[5, 4, 6]):
-        return gc.outputs(own=a @ c, shared=gc.einsum("bij,jk->bki", a, b))
-
-    program = gc.compile(batches)._only().program("forward")
-    products = [i for i in program.instructions if i.kernel.startswith("gemm")]
-    counted = sorted(traffic(program, i, {}) for i in products)
-    assert counted == sorted([4 * 5 * (12 + 24 + 18), 4 * (5 * 12 + 24 + 5 * 18)])
+    buffers = tuple(Buffer("temp", name, f64, ()) for name in "abc")
+    for strides, elements in (((12, 24, 18), 5 * (12 + 24 + 18)), ((12, 0, 18), 5 * (12 + 18) + 24), ((0, 24, 18), 12 + 5 * (24 + 18))):
+        values = (3, 6, 4, 4, 6, 6, 0, 0, 0, 5, *strides)  # 5 products of (3, 4) and (4, 6)
+        product = Instruction("gemm_batch_f64", tuple((n, size(0)) for n in range(3)), tuple(map(size, values)), fixed=True)
+        assert sum(traffic(Program("p", buffers, (product,), ()), product, {}).values()) == 8 * elements
 
 
 def test_a_copy_counts_what_it_reads_and_writes():
-    @gc.model
-    def same(x: gc.f32["N"]):
-        return gc.outputs(y=x)
-
-    program = gc.compile(same)._only().program("forward")
-    assert [traffic(program, i, {"N": 10}) for i in program.instructions if i.kernel == "copy"] == [80]
+    buffers = (Buffer("input", "x", f32, (parse("N"),)), Buffer("output", "y", f32, (parse("N"),)))
+    copy = Instruction("copy", ((1, size(0)), (0, size(0))), (parse("4*N"),), fixed=True)
+    assert traffic(Program("p", buffers, (copy,), ()), copy, {"N": 10}) == {0: 40, 1: 40}
 
 
 def test_equal_kernels_are_added_up_and_the_longest_comes_first(found):
@@ -151,10 +147,29 @@ def test_equal_kernels_are_added_up_and_the_longest_comes_first(found):
 def test_the_bound_is_what_takes_longer_at_the_peak():
     peaks = Peaks({"f32": 100.0, "f64": 50.0}, ((1000, 8.0), (4000, 10.0), (largest_cache() + 1, 2.0)))
     assert [peaks.rate(n) for n in (1, 1000, 1001, 4001, largest_cache() * 9)] == [10, 10, 10, 2, 2]
-    assert peaks.least(1000, 10, "f32") == (10.0, "compute")
-    assert peaks.least(1000, 10, "f64") == (20.0, "compute")
-    assert peaks.least(1, 1000, "f32") == (100.0, "cache")
-    assert peaks.least(1, largest_cache() + 1, "f32") == ((largest_cache() + 1) / 2, "memory")
+    far = largest_cache() + 1
+    assert peaks.least(1000, [(10, 10)], "f32") == (10.0, "compute")
+    assert peaks.least(1000, [(10, 10)], "f64") == (20.0, "compute")
+    assert peaks.least(1, [(600, 1000), (400, 1000)], "f32") == (100.0, "cache")
+    assert peaks.least(1, [(600, 1000), (10, far)], "f32") == (65.0, "cache")
+    assert peaks.least(1, [(100, 1000), (400, far)], "f32") == (210.0, "memory")
+    assert peaks.least(0, [], "f32") == (0.0, "compute")
+
+
+def test_the_distance_is_what_was_touched_since():
+    kinds = {"x": "input", "t": "temp", "u": "temp", "y": "output"}
+    buffers = tuple(Buffer(kind, name, f32, (parse("N"),)) for name, kind in kinds.items())
+
+    def step(*numbers):
+        return Instruction("k", tuple((n, size(0)) for n in numbers), ())
+
+    # x → t → u → y, and u gets memory of its own; a second run finds x and y as far away as all others are
+    program = Program("p", buffers, (step(0, 1), step(1, 2), step(2, 3)), ())
+    assert reuse(program, {"N": 4}) == [[(16, 96), (16, 64)], [(16, 32), (16, 64)], [(16, 32), (16, 96)]]
+    # t is dead when u is made, so they share a place, and u finds it as t left it
+    program = Program("p", buffers, (step(0, 1), step(1, 3), step(0, 2), step(2, 3)), ())
+    distances = [[d for _, d in arrays] for arrays in reuse(program, {"N": 4})]
+    assert distances == [[64, 32], [32, 64], [64, 32], [32, 64]]
 
 
 def test_peaks_are_measured_for_the_types_asked_for():
@@ -168,7 +183,8 @@ def test_a_float64_model_is_compared_with_the_peak_of_float64():
     found = profile(gc.compile(mixed, dtype="float64")._only(), "forward", given(), runs=2)
     assert "f64" in found.peaks.flops
     product = next(t for t in found.timings if t.instruction.kernel == "gemm_f64")
-    assert product.least == found.peaks.least(product.operations, product.bytes, "f64")[0]
+    arrays = reuse(found.program, found.sizes)[product.steps[0] - 1]
+    assert product.least == found.peaks.least(product.operations, arrays, "f64")[0]
 
 
 # -- what it leaves alone, and what it refuses -----------------------------------------------------------------------
@@ -197,7 +213,7 @@ def test_wrong_inputs_are_refused_as_by_a_call():
     entry = gc.compile(mixed)._only()
     with pytest.raises(RuntimeFault, match="the index 9 is out of range for an axis of length 9"):
         profile(entry, "forward", dict(given(2), word=[0, 9]))
-    with pytest.raises(InputError, match="has no input 'nothing'"):
+    with pytest.raises(InputError, match="there is no input 'nothing'"):
         profile(entry, "forward", dict(given(2), nothing=1.0))
     with pytest.raises(InputError, match="has the shape"):
         profile(entry, "gradient", dict(x=np.ones((2, 48)), word=[0, 1, 2]))
@@ -211,7 +227,7 @@ def test_a_system_without_a_clock_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(2.5, "2.50 s"), (0.0123, "12.30 ms"), (2.345e-6, "2.35 µs"), (4.4e-9, "4 ns"), (0.0, "0 ns")]
+    "seconds, text", [(2.5, "2.50 s"), (0.0123, "12.30 ms"), (2.345e-6, "2.35 µs"), (4.4e-9, "4 ns"), (0.0, "0 ns")]
 )
 def test_times_are_told_in_a_unit_that_suits(seconds, text):
     assert time_text(seconds) == text
