@@ -13,6 +13,7 @@ free names are bound to: `jit_namespace()` binds Numba intrinsics, each a handfu
 | `fma(a, b, c)` | a*b + c rounded once |
 | `isnan fabs floor` | as NumPy's |
 | `at(p, i)` | the pointer p moved by i elements |
+| `short()` | nothing; in the body of an innermost loop, that it may be short: see `SHORT` |
 | `scratch address words_at call ccall` | for the fixed kernels of the runtime alone, not in NumPy |
 | `atomic_load atomic_store atomic_add atomic_swap pause` | the same: words that threads share, in one order for all |
 
@@ -33,6 +34,13 @@ Namespace = dict[str, Any]
 
 SCRATCH_WORDS = 64
 """How many int64 words `scratch()` holds: the largest number of arguments of a kernel that is called by address."""
+
+SHORT = "graphc.short"
+"""A function that is called in short loops and defined nowhere: the call becomes a note to LLVM, on the loop.
+
+LLVM works on four vectors at a time in a loop that is vectorised, and on one element at a time in what is left over. Of
+96 numbers that is a third, which then takes longer than all the rest; at two vectors at a time nothing is left over.
+"""
 
 
 # ---------------------------------------------------------------------------------------------------- interpreted
@@ -65,6 +73,7 @@ def numpy_namespace() -> Namespace:
         "fabs": np.fabs,
         "floor": np.floor,
         "at": lambda p, i: p[i:],
+        "short": lambda: None,
     }
 
 
@@ -73,7 +82,8 @@ def numpy_namespace() -> Namespace:
 @functools.cache
 def jit_namespace() -> Namespace:
     """The words as Numba intrinsics. Imports Numba."""
-    return {**_casts(), **_scalar_words(), **_reduction_words(), **_address_words(), **_shared_words()}
+    return {**_casts(), **_scalar_words(), **_reduction_words(), **_address_words(), **_shared_words(),
+            **_loop_words()}
 
 
 def _casts() -> Namespace:
@@ -303,6 +313,23 @@ def _address_words() -> Namespace:
         return types.void(types.int64, types.StarArgTuple(arguments)), emit
 
     return {"at": at, "scratch": scratch, "address": address, "words_at": words_at, "call": call, "ccall": ccall}
+
+
+def _loop_words() -> Namespace:
+    from llvmlite import ir
+    from numba.core import types
+    from numba.core.extending import intrinsic
+
+    @intrinsic
+    def short(typingctx: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(builder.module.globals.get(SHORT) or ir.Function(builder.module, kind, SHORT), [])
+            return context.get_dummy_value()
+
+        return types.void(), emit
+
+    return {"short": short}
 
 
 def _shared_words() -> Namespace:

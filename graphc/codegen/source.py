@@ -38,7 +38,7 @@ VOCABULARY = frozenset(
     (
         *("f32", "f64", "i32", "i64", "bool_", "select", "fmax", "fmin", "radd", "rmul", "rmax", "rmin"),
         *("fma", "isnan", "fabs", "floor", "at", "exp", "exp2", "expm1", "log", "log2", "log1p", "tanh"),
-        *("erf", "sin", "cos", "pow", "sqrt", "sigmoid", "range", "kernel", "begin", "end"),
+        *("erf", "sin", "cos", "pow", "sqrt", "sigmoid", "range", "kernel", "begin", "end", "short"),
     )
 )
 REDUCE = {"sum": "radd", "prod": "rmul", "max": "rmax", "min": "rmin"}
@@ -63,7 +63,7 @@ class Source:
 def print_kernel(kernel: Kernel) -> Source:
     """The source of a kernel."""
     printer = Printer(kernel)
-    printer.literal = _rows(kernel)
+    printer.literal, printer.short = _rows(kernel), _short(kernel)
     printer.block(kernel.body, 1)
     sizes = [printer.size_names[value] for value in printer.sizes]
     signature = tuple(f"{'bool' if a.dtype is bool_ else a.dtype.name}*" for a in kernel.arrays) + ("i64",) * len(sizes)
@@ -125,6 +125,7 @@ class Printer:
         self.named = 0  # names given to loops: one variable may have several, one after the other
         self.blocks: dict[int, tuple[str, str]] = {}  # of loops over blocks: a block's length, and where the last ends
         self.literal = {0, 1}  # sizes that are written as numbers
+        self.short: set[int] = set()  # variables of loops that are said to be short
 
     def line(self, text: str, depth: int) -> None:
         self.lines.append("    " * depth + text)
@@ -137,6 +138,8 @@ class Printer:
         if isinstance(item, Loop):
             self.block(item.before, depth)
             self.line(f"for {self.loop_name(item)} in range({self.range(item)}):", depth)
+            if item.variable in self.short:
+                self.line("short()", depth + 1)
             before = len(self.lines)
             self.block(item.body, depth + 1)
             if all(line.lstrip().startswith("#") for line in self.lines[before:]):
@@ -308,6 +311,19 @@ def _rows(kernel: Kernel) -> set[int]:
         if loop.variable != kernel.main and any(isinstance(item, (Accumulate, Arg)) for item in loop.body)
     }
     return {0, 1} | {n for n in lengths if n is not None and n <= LITERAL}
+
+
+def _short(kernel: Kernel) -> set[int]:
+    """The loops that combine a row of a symbolic length in a register: the row may be a few vectors."""
+    outer = {item.variable for item in kernel.body if isinstance(item, Loop)}
+    return {
+        loop.variable
+        for loop in loops(kernel.body).values()
+        if not {loop.variable, loop.within} & outer
+        and loop.extent.constant is None
+        and any(isinstance(item, Accumulate) for item in loop.body)
+        and not any(isinstance(item, Loop) for item in loop.body)
+    }
 
 
 def _bracket(part: tuple[str, int]) -> str:

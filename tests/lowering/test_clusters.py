@@ -102,9 +102,9 @@ def test_an_optimisers_update_is_done_in_place(optimiser, most):
 
 def _structure(low, kernel):
     from graphc.codegen.source import print_kernel
-    from graphc.runtime.kernels import canonical_of
+    from graphc.runtime.kernels import outline
     source = print_kernel(kernel)
-    return canonical_of(source.text, source.signature).name
+    return outline(source.text, source.signature), source.signature
 
 
 PRODUCTS = {

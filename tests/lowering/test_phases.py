@@ -53,6 +53,24 @@ def test_a_row_without_totals_stays_one_loop():
         assert all(loop.step == 1 or loop.step == 1024 for loop in loops(kernel.body).values())
 
 
+def test_rows_longer_than_a_tile_stay_as_they_are():
+    """A tile of one row would be the row itself."""
+    rng = np.random.default_rng(0)
+
+    @gc.model
+    def long_rows(x: gc.f32["B", 10_000], y: gc.i64["B"]):
+        return gc.outputs(loss=gc.nn.cross_entropy(x, y))
+
+    (kernel, *_) = lowered(long_rows, dtype=f32).kernels
+    assert not any(x.step != 1 and isinstance(y, Loop) and any(isinstance(z, Loop) for z in y.body)
+                   for x in loops(kernel.body).values() for y in x.body)
+    x, y = rng.standard_normal((5, 10_000)).astype(np.float32), rng.integers(0, 10_000, 5)
+    wide = x.astype(np.float64)
+    want = np.mean(np.log(np.exp(wide).sum(1)) - wide[np.arange(5), y])
+    for target in ("cpu", "numpy"):
+        np.testing.assert_allclose(gc.compile(long_rows, target=target).forward(x=x, y=y)["loss"], want, rtol=2e-6)
+
+
 @pytest.mark.parametrize("c", [0, 1, 2, 96, ELEMENTS, 10_000])
 def test_a_tile_has_a_row_at_least_and_fits_into_cache(c):
     (kernel, _) = lowered(entropy, dtype=f32).kernels
