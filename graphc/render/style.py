@@ -10,6 +10,8 @@ INK = "#1A1A1A"
 GREY = "#595959"
 BLUE, SKY, GREEN, ORANGE = "#0072B2", "#56B4E9", "#009E73", "#E69F00"
 VERMILLION, PURPLE = "#C04F00", "#CC79A7"  # the vermillion a little darker than the palette's, to be read as text
+WEIGHTS = (BLUE, VERMILLION, "#007A59", "#9C4A78", "#8A6100", "#1F7FB5")
+"""For weights and the arrows that they act on: the palette's colours, dark enough for text."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class EdgeStyle:
     style: str = "solid"
     forward: bool = True
     back: bool = False
+    width: float = 1.0
 
 
 BOX = {
@@ -59,6 +62,8 @@ BOX = {
     "product": BoxStyle("#DCEFFB", SKY, style="filled", width=2),
     "buffer": BoxStyle("#FFFFFF", "#FFFFFF", style="filled", width=0),
     "check": BoxStyle("#FFFFFF", GREY, shape="hexagon", style="filled,dashed"),
+    "loop": BoxStyle("#FFFFFF", INK, width=1.8),
+    "note": BoxStyle("#FFFFFF", "#FFFFFF", shape="plain", style="", width=0),
 }
 
 TEXT = {
@@ -74,6 +79,9 @@ TEXT = {
     "place": TextStyle(colour=GREY, points=10, left=True),
     "note": TextStyle(colour=GREY, points=10, left=True),
     "head": TextStyle(points=12, bold=True, left=True),
+    "formula": TextStyle(points=11),
+    "step": TextStyle(colour=GREY, points=12, bold=True),
+    **{f"weight{n}": TextStyle(colour=c, points=11, bold=True) for n, c in enumerate(WEIGHTS)},
 }
 
 EDGE = {
@@ -87,6 +95,11 @@ EDGE = {
     "value out": EdgeStyle((BLUE,), forward=False),
     "both in": EdgeStyle((BLUE, VERMILLION)),
     "both out": EdgeStyle((BLUE, VERMILLION), forward=False, back=True),
+    "state": EdgeStyle((INK,), width=1.6),
+    "given": EdgeStyle((GREY,), style="dashed"),
+    "bus": EdgeStyle((GREY,), style="dashed", forward=False),
+    "gradient": EdgeStyle((VERMILLION,), width=1.4),
+    **{f"weight{n}": EdgeStyle((c,), width=1.8) for n, c in enumerate(WEIGHTS)},
 }
 
 CLUSTER = {"scope": ("#F7F7F2", "#8C8C8C"), "repeat": ("#EEF3F7", BLUE), "adjoint": ("#FDF4EE", VERMILLION)}
