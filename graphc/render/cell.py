@@ -60,6 +60,7 @@ class Cell:
         pairs = list(zip(body.carries, body.new_carries, strict=True))
         self.states = [_fresh(inside.get(unmasked(new, old), "s") + mark, taken) for old, new in pairs]
         self.elements = [_fresh(name, taken) for name in elements]
+        self.masked = any(unmasked(n, o) is not n for o, n in pairs)
         self.held = {n for o, n in pairs if unmasked(n, o) is not n}
         self.held |= {n for n in body.gives if unmasked(n, None) is not n}
         inside |= {unmasked(new, old): name for (old, new), name in zip(pairs, self.states, strict=True)}
@@ -135,11 +136,13 @@ class Cell:
         name = self.names.get(base(node))
         return at(name, step_text(step)) if name else at("y", step_text(step))
 
+    def names_at(self, step: Size | str) -> dict[Node, str]:
+        """The names of a step's inputs and of its values."""
+        return self.input_names(step) | {box: at(self.names[box], step_text(step)) for box in self.boxes}
+
     def formulas(self, step: Size | str = "t") -> list[str]:
         """A line for each value with a name, in the order of their computation; for loops inside, their lines too."""
-        here = step_text(step)
-        names = self.input_names(step)
-        names |= {box: at(self.names[box], here) for box in self.boxes}
+        here, names = step_text(step), self.names_at(step)
         printer = Printer(self.outline, lambda node, reader: names.get(node, "?"))
         lines: list[str] = []
         inner: dict[Node, Cell] = {}

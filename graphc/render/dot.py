@@ -11,12 +11,12 @@ from textwrap import wrap
 from .picture import Box, Cluster, Edge, Line, Picture, Point
 from .style import BOX, CLUSTER, EDGE, FONT, GREY, INK, TEXT
 
-WIDEST = {"code": 78, "formula": 66, "title": 40, "head": 60, "scope": 40, "place": 44}
+WIDEST = {"code": 78, "formula": 66, "gradient formula": 84, "title": 40, "head": 60, "scope": 40, "place": 44}
 """Characters of a line, by its style, before it is wrapped."""
 NARROW = 34
 HEADING = 96
 WIRE = "wire"
-DEEPER = 4
+DEEPER = 6
 """How much higher a line with subscripts is, in points."""
 
 
@@ -54,7 +54,8 @@ def _clean(text: str) -> str:
 
 def _escape(text: str, points: int = 11) -> str:
     """Text in HTML-like markup; what stands in _{…} is smaller and lower."""
-    escaped = html.escape(_clean(text), quote=False) or "\N{NO-BREAK SPACE}"
+    # Graphviz takes a "]" before a tag for what stands behind the tag
+    escaped = html.escape(_clean(text), quote=False).replace("]", "&#93;") or "\N{NO-BREAK SPACE}"
     small = f'<SUB><FONT POINT-SIZE="{round(0.75 * points)}">\\1</FONT></SUB>'
     return re.sub(r"_\{([^{}]*)\}", small, escaped)
 
@@ -91,7 +92,7 @@ def _styled(line: Line) -> str:
     escaped = [_escape(part, style.points) for part in indented]
     # a line with subscripts is higher than its letters
     room = f'<FONT POINT-SIZE="{style.points + DEEPER}">\N{NO-BREAK SPACE}</FONT>'
-    text = end.join((f"<B>{e}</B>" if style.bold else e) + (room if "<SUB>" in e else "") for e in escaped)
+    text = end.join((room if "<SUB>" in e else "") + (f"<B>{e}</B>" if style.bold else e) for e in escaped)
     return f'<FONT POINT-SIZE="{style.points}" COLOR="{style.colour}">{text}{end if style.left else ""}</FONT>'
 
 
@@ -162,7 +163,7 @@ def _cluster(cluster: Cluster, picture: Picture, indent: str) -> Iterator[str]:
 
 
 def _box(box: Box, direction: str) -> str:
-    tooltip = _quote(box.tooltip or box.id)
+    tooltip = _quote(re.sub(r"_\{([^{}]*)\}", r"_\1", box.tooltip or box.id))
     if box.kind == WIRE:
         return f"{_quote(box.id)} [shape=plain, margin=0, label=<{_wire(box, direction)}>, tooltip={tooltip}];"
     style = BOX[box.kind]

@@ -27,6 +27,9 @@ class Labels:
         self.loops = [u for u in timeline.units if u.kind == "loop"]
         boxes = [b for u in timeline.units if u.kind in ("input", "work") for b in u.boxes]
         self.names = distinct(boxes, self.known)
+        for unit in timeline.units:
+            if unit.offset is not None and unit.boxes[0] not in self.known:
+                self.names[unit.boxes[0]] = self.known[base(unit.boxes[0].operands[0])]
         first = {u: Cell(graph, u.boxes[0], self.known, ["x"] * len(u.scan.xs), self._given(u)) for u in self.loops}
         shared = Counter(name for cell in first.values() for name in cell.states)
         number: Counter[str] = Counter()
@@ -101,6 +104,8 @@ class Labels:
 
     def _title_name(self, unit: Unit, box: Node) -> str:
         """A value's name; of one without a name, which a scope computes, that of the scope."""
+        if box.op == "within":
+            return "active"
         return unit.scope[0] if unit.kind == "work" and unit.scope and box not in self.known else self._name(box)
 
     # -- lines ------------------------------------------------------------------------------------------------------
@@ -111,8 +116,6 @@ class Labels:
             name = self.timeline.names_of_outputs[unit]
             return at(name, step_text(step)) if unit.block is not None else name
         name = self._title_name(unit, box)
-        if unit.kind == "input" and unit.offset is not None and box not in self.known:
-            name = self._name(base(box.operands[0]))
         return self.named(unit, name, step) if unit.block is not None else name
 
     def lines(self, unit: Unit, step: Size | str = "t") -> list[Line]:
@@ -120,7 +123,19 @@ class Labels:
         title = self.title(unit, step)
         formula = self._formula(unit, step)
         text = f"{title} = {formula}" if formula and formula != title else title
-        return [Line(text, "title" if len(text) < 28 else "formula"), Line(self.shape(unit), "small")]
+        of = self._read_names(unit, step) if not formula and unit.kind == "work" else ""
+        lines = [Line(text, "title" if len(text) < 28 else "formula"), Line(self.shape(unit), "small")]
+        return [lines[0], Line(f"of {of}", "small"), lines[1]] if of else lines
+
+    def _read_names(self, unit: Unit, step: Size | str) -> str:
+        inside = set(unit.boxes)
+        read = dict.fromkeys(
+            self.value(v, o, unit, step)
+            for b in unit.boxes
+            for v, o in self.timeline.outline.reads(b)
+            if v not in inside and (v.op == "item" or v in self.timeline.unit_of)
+        )
+        return ", ".join(read)
 
     def _formula(self, unit: Unit, step: Size | str) -> str:
         if unit.kind == "input":
@@ -131,12 +146,8 @@ class Labels:
             value = base(box)
             return self.value(value, box, unit, step) if value.op == "item" else ""
         if len(unit.boxes) > 1:
-            inside = set(unit.boxes)
-            read = dict.fromkeys(
-                self.value(v, o, unit, step) for b in unit.boxes for v, o in outline.reads(b)
-                if v not in inside and (v.op == "item" or v in self.timeline.unit_of)
-            )
-            return f"{unit.scope[0] if unit.scope else 'f'}({', '.join(read)})" if box in self.known else f"of {', '.join(read)}"
+            known = box in self.known and unit.scope
+            return f"{unit.scope[0]}({self._read_names(unit, step)})" if known else ""
         return StepPrinter(self, unit, step).formula(box)
 
     def shape(self, unit: Unit) -> str:
@@ -166,17 +177,24 @@ class StepPrinter(Printer):
 
     def __init__(self, labels: Labels, unit: Unit, step: Size | str):
         super().__init__(labels.timeline.outline, lambda value, reader: labels.value(value, value, unit, step))
-        self.labels, self.unit = labels, unit
+        self.labels, self.unit, self.step = labels, unit, step_text(step)
 
     def operand(self, operand: Node, box: Node, level: int = CHOICE) -> str:
         """An operand that only moved the axis of the steps is not transposed at a step."""
-        b, value = self.unit.block, base(operand)
-        times = self.labels.timeline.time
-        if b is not None and operand is not value and (operand, b) in times:
-            own = 0 if value.op == "item" else times.get((value, b))
-            if _without(operand, times[operand, b]) == _without(value, own):
-                operand = value
+        value, times = base(operand), self.labels.timeline.time
+        for b in range(len(self.labels.timeline.blocks)):
+            if operand is not value and (operand, b) in times:
+                own = 0 if value.op == "item" else times.get((value, b))
+                if _without(operand, times[operand, b]) == _without(value, own):
+                    return super().operand(value, box, level)
         return super().operand(operand, box, level)
+
+    def formula(self, box: Node) -> str:
+        """A step counts from 1, `within` from 0 to the last."""
+        if box.op == "within":
+            count, one = box.operands[0].operands if box.operands[0].op == "sub" else (box.operands[0], None)
+            return f"{self.step} ≤ {self.operand(count, box)}" + ("" if one is not None else " + 1")
+        return super().formula(box)
 
 
 def _without(node: Node, axis: int | None) -> list[Size]:

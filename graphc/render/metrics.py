@@ -22,7 +22,7 @@ PITCH = 1.25
 _WIDTHS = {
     0.23: "ijl'|",
     0.28: "!,./:;I[]\\ft \N{NO-BREAK SPACE}·",
-    0.34: "()-`r\"*₀₁₂₃₄₅₆₇₈₉⁰¹²³⁴⁵⁶⁷⁸⁹⁻",
+    0.34: "()-`r\"*₀₁₂₃₄₅₆₇₈₉⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁽⁾",
     0.5: "cksvxyzJ",
     0.56: "0123456789abdeghnopquLΣ_#$?",
     0.6: "+<=>~−≤≥≠^∂δασ",
@@ -56,6 +56,7 @@ def extent_of(lines: Sequence[Line]) -> tuple[float, float]:
     for line in lines:
         style = TEXT[line.style]
         for part in pieces(line):
-            width = max(width, width_of(part, style.points, style.bold))
+            deeper = 0.3 * style.points if SUBSCRIPT.search(part) else 0.0
+            width = max(width, width_of(part, style.points, style.bold) + deeper)
             height += PITCH * (style.points + (DEEPER if SUBSCRIPT.search(part) else 0))
     return width, height

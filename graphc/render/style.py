@@ -63,6 +63,7 @@ BOX = {
     "buffer": BoxStyle("#FFFFFF", "#FFFFFF", style="filled", width=0),
     "check": BoxStyle("#FFFFFF", GREY, shape="hexagon", style="filled,dashed"),
     "loop": BoxStyle("#FFFFFF", INK, width=1.8),
+    "loop output": BoxStyle("#FFFFFF", GREEN, borders=2, width=1.8),
     "note": BoxStyle("#FFFFFF", "#FFFFFF", shape="plain", style="", width=0),
 }
 
@@ -80,6 +81,7 @@ TEXT = {
     "note": TextStyle(colour=GREY, points=10, left=True),
     "head": TextStyle(points=12, bold=True, left=True),
     "formula": TextStyle(points=11),
+    "gradient formula": TextStyle(colour=VERMILLION, points=11),
     "step": TextStyle(colour=GREY, points=12, bold=True),
     **{f"weight{n}": TextStyle(colour=c, points=11, bold=True) for n, c in enumerate(WEIGHTS)},
 }

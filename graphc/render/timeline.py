@@ -7,6 +7,7 @@ a block of columns; one that needs the last state, or all steps, of another has 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..graph.body import Body
@@ -68,15 +69,20 @@ class Block:
 
 @dataclass
 class Timeline:
-    """The units of a graph, in an order in which they can be computed, and what they read."""
+    """The units of a graph, in an order in which they can be computed, and what they read.
+
+    known: names of values. given_out: loops what whose steps give is an output as it is.
+    """
 
     graph: Graph
-    named: set[Node]
+    known: Mapping[Node, str]
     units: list[Unit] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.named = {n for n in self.known if n.op not in LEAVES}
+        self.given_out: set[Node] = set()
         self.time: dict[tuple[Node, int], int] = {}  # (value, block) → the axis of its steps
         self.block_of: dict[Node, int] = {}
         self.loops: dict[Node, frozenset[Node]] = {}  # the loops that a value is computed by
@@ -155,7 +161,7 @@ class Timeline:
     def _is_inner(self, user: Node, operand: Node) -> bool:
         """Short arithmetic without a name is written into its reader's formula."""
         same = all(((user, b) in self.time) == ((operand, b) in self.time) for b in range(len(self.blocks)))
-        inner = is_elementwise(operand) and is_elementwise(user) and same
+        inner = is_elementwise(operand) and ((is_elementwise(user) and same) or user.op == "within")
         return inner and scope_of(self.graph, user) == scope_of(self.graph, operand)
 
     def _block_of_value(self, node: Node) -> int | None:
@@ -225,7 +231,7 @@ class Timeline:
                         self._read(unit, value, operand)
         for name, node in self.graph.outputs.items():
             value = base(node)
-            if value.op == "item":
+            if value.op == "item" and not self._is_shown(name, value):
                 loop = value.operands[0]
                 stacked = value.attr("index") >= len(loop.attr("body").carries)
                 unit = Unit("output", [node], self.block_of[loop] if stacked else None)
@@ -234,6 +240,16 @@ class Timeline:
                 self._read(unit, value, node)
         read = {r.source for r in self.readings}
         self.units = [u for u in self.units if u.kind != "input" or u in read]
+
+    def _is_shown(self, name: str, value: Node) -> bool:
+        """Is an output what the steps of a loop give, under the name that it has there?"""
+        loop, index = value.operands[0], value.attr("index")
+        body = loop.attr("body")
+        inner = self.known.get(body.results[index])
+        if index < len(body.carries) or inner != name:
+            return False
+        self.given_out.add(loop)
+        return True
 
     names_of_outputs: dict[Unit, str] = field(default_factory=dict)
 

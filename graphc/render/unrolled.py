@@ -24,6 +24,7 @@ from .notation import shape_text
 from .outline import LEAVES, base
 from .picture import Box, Cluster, Edge, Line, Picture, Place, Point
 from .style import WEIGHTS
+from .through_time import ThroughTime
 from .timeline import Reading, Timeline, Unit
 
 FEWEST = 2
@@ -50,7 +51,7 @@ def unrolled(graph: Graph, steps: int = 3, detail: int = 1, gradients: bool = Fa
         raise InputError(
             f"model {graph.name} has no gc.scan, so there is nothing to unroll", how="draw it with --view forward"
         )
-    return Unrolled(graph, steps, detail).picture
+    return Unrolled(graph, steps, detail, gradients).picture
 
 
 @dataclass
@@ -65,12 +66,13 @@ class Row:
 class Unrolled:
     """One picture in the making."""
 
-    def __init__(self, graph: Graph, steps: int, detail: int):
+    def __init__(self, graph: Graph, steps: int, detail: int, gradients: bool):
         self.graph, self.detail = graph, detail
         known = names_of(graph)
-        self.timeline = Timeline(graph, {n for n in known if n.op not in LEAVES})
+        self.timeline = Timeline(graph, known)
         self._collect()
         self.labels = Labels(graph, self.timeline, known)
+        self.back = ThroughTime(graph, self.timeline, self.labels) if gradients else None
         self.blocks = range(len(self.timeline.blocks))
         self.columns = [columns_of(b.length, steps) for b in self.timeline.blocks]
         self.rows = [rows_of(self.timeline, b) for b in self.blocks]
@@ -80,7 +82,8 @@ class Unrolled:
             self.reads[r.reader].append(r)
         self.id = {u: f"u{n}" for n, u in enumerate(self.timeline.units)}
         self.colour = self._colours()
-        self.picture = Picture(f"{graph.name}, unrolled in time", signature(graph))
+        title = "the gradient back through time" if gradients else "unrolled in time"
+        self.picture = Picture(f"{graph.name}, {title}", signature(graph))
         self.place: dict[str, Place] = {}
         self.lanes: dict[object, int] = defaultdict(int)
         self._measure()
@@ -117,8 +120,11 @@ class Unrolled:
             cell = self.labels.cells[unit]
             told = self.detail == 2 or (rolled and self.detail == 1)
             if told:
-                return [Line(text, "formula") for text in cell.formulas(step)]
-            return [Line(at(name, step_text(step)), "title") for name in cell.states]
+                stays = [Line("beyond its end: as before", "small")] if cell.masked else []
+                return [*(Line(text, "formula") for text in cell.formulas(step)), *stays]
+            names = [at(name, step_text(step)) for name in cell.states]
+            back = [Line(f"∂L/∂{n}", "gradient") for k, n in enumerate(names) if self.back and self.back.through(unit, k)]
+            return [*(Line(name, "title") for name in names), *back]
         if rolled:
             return self.labels.lines(unit, step) if self.detail else self.labels.lines(unit, step)[:1]
         return [Line(self.labels.title(unit, step), "title")]
@@ -228,8 +234,21 @@ class Unrolled:
         width, height = extent_of(lines)
         self.picture.boxes.append(Box(id, "note", tuple(lines), self.inside, "", Place(x, y, width, height)))
 
-    def _edge(self, tail: str, head: str, kind: str, route: Iterable[Point]) -> None:
-        self.picture.edges.append(Edge(tail, head, kind, (), _straightened(route)))
+    def _edge(self, tail: str, head: str, kind: str, route: Iterable[Point], back: bool = False) -> None:
+        """An arrow; in a picture of gradients the way back in its place, if there is one."""
+        points = _straightened(route)
+        if self.back is None:
+            self.picture.edges.append(Edge(tail, head, kind, (), points))
+        elif back:
+            self.picture.edges.append(Edge(head, tail, "gradient", (), points[::-1]))
+        else:
+            self.picture.edges.append(Edge(tail, head, "pale", (), points))
+
+    def _carries(self, r: Reading | None) -> bool:
+        return self.back is not None and r is not None and self.back.carries(r)
+
+    def _passes(self, unit: Unit, k: int) -> bool:
+        return self.back is not None and self.back.through(unit, k)
 
     # -- columns ----------------------------------------------------------------------------------------------------
     def _column(self, b: int, x: float, step: Size | str, name: str, width: float) -> None:
@@ -250,7 +269,9 @@ class Unrolled:
                 self._upwards(b, q, name, x, width)
 
     def _box_kind(self, unit: Unit) -> str:
-        if unit.kind in ("loop", "input"):
+        if unit.kind == "loop":
+            return "loop output" if unit.boxes[0] in self.timeline.given_out else "loop"
+        if unit.kind == "input":
             return unit.kind if unit.boxes[0].op != "state" else "state"
         if unit.kind == "output" or set(unit.boxes) & {base(o) for o in self.graph.outputs.values()}:
             return "output"
@@ -266,14 +287,17 @@ class Unrolled:
             kind = (self._kind(q.reader, places[0]) if places else "") or "flow"
         ends = f"{self.id[q.source]}.{name}", f"{self.id[q.reader]}.{name}"
         if c == a + 1:
-            self._edge(*ends, kind, [(x, low.high), (x, high.low)])
-            if name == "t" and kind != "flow":
+            self._edge(*ends, kind, [(x, low.high), (x, high.low)], self._carries(q))
+            if name == "t" and kind != "flow" and not self.back:
                 self._weight_note(q.reader, kind, x + 5, (low.high + high.low) / 2, ends[1] + ".in")
             return
         lane = x - width / 2 - 10 - LANE * self._lane((b, name))
         leave = low.y if q.source.kind != "loop" else low.high - 7
         enter = high.y if q.reader.kind != "loop" else high.low + 7
-        self._edge(*ends, kind, [(low.left, leave), (lane, leave), (lane, enter), (high.left, enter)])
+        route = [(low.left, leave), (lane, leave), (lane, enter), (high.left, enter)]
+        self._edge(*ends, kind, route, self._carries(q))
+        if name == "t" and kind != "flow" and not self.back:
+            self._weight_note(q.reader, kind, low.left - 24 - LANE * self._lanes_of(b), enter - 2, ends[1] + ".in")
 
     def _lane(self, key: object) -> int:
         self.lanes[key] += 1
@@ -310,13 +334,15 @@ class Unrolled:
                 kind = self._kind(unit, unit.scan.body.carries[k]) or "state"
                 y, out = p.y + dy, p.right + 20
                 me = f"{self.id[unit]}.t"
-                self._edge(me, me, kind, [(p.right, y + 4), (out, y + 4), (out, y - 4), (p.right, y - 4)])
-                lines = [Line(f"{at(cell.states[k], 't')} → {at(cell.states[k], cell.before('t'))}", "small")]
+                route = [(p.right, y + 4), (out, y + 4), (out, y - 4), (p.right, y - 4)]
+                self._edge(me, me, kind, route, self._passes(unit, k))
+                now, then = at(cell.states[k], "t"), at(cell.states[k], cell.before("t"))
+                lines = [Line(f"∂L/∂{now} → ∂L/∂{then}" if self._passes(unit, k) else f"{now} → {then}", "small")]
                 width = extent_of(lines)[0]
                 weights = [w.name for w in cell.weights if unit.scan.body.carries[k] in w.on and base(w.operand) in self.colour]
                 self._note(f"{me}.loop{k}", lines, out + 5 + width / 2, y)
                 at_right = out + 5 + width
-                if kind != "state" and len(weights) == 1:
+                if kind != "state" and len(weights) == 1 and not self.back:
                     note = (Line(weights[0], kind),)
                     self._note(f"{me}.w{k}", note, at_right + 7 + extent_of(note)[0] / 2, y)
                     at_right += 7 + extent_of(note)[0]
@@ -337,7 +363,8 @@ class Unrolled:
         lanes = 14 + LANE * self._lanes_of(b)
         left, right = self._beside(b)
         start = x + 16 + left
-        gap = max(ACROSS, lanes + 22)
+        gap = max(ACROSS, lanes + 22, *(self._label_width(u, c.step) + lanes + 10 for u in self.rows[b] if u.kind == "loop"
+                                        for c in self.columns[b] if c.step is not None))
         at_x = start + (lanes if lanes > 14 else 0)
         self.x_of = getattr(self, "x_of", {})
         columns: list[tuple[Column, float]] = []
@@ -402,8 +429,30 @@ class Unrolled:
                     kind = self._kind(unit, unit.scan.body.carries[k]) or "state"
                     a, c = self.place[before], self.place[id]
                     ends = (a.left, c.right) if unit.scan.reverse else (a.right, c.left)
-                    self._edge(before, id, kind, [(ends[0], row.y + dy), (ends[1], row.y + dy)])
+                    passes = self._passes(unit, k)
+                    self._edge(before, id, kind, [(ends[0], row.y + dy), (ends[1], row.y + dy)], passes)
+                    if passes:
+                        self._label(b, unit, k, n, (ends[0] + ends[1]) / 2, row.y + dy)
             before = id
+
+    def _label_width(self, unit: Unit, step: Size | str | None) -> float:
+        """How wide the local derivatives between two steps are."""
+        if self.back is None or not isinstance(step, Size):
+            return 0.0
+        states = [k for k in range(len(unit.scan.init)) if self.back.through(unit, k)]
+        texts = [t for k in states for t in self.back.on_arrow(unit, k, step)]
+        return max((extent_of([Line(t, "gradient")])[0] for t in texts), default=0.0)
+
+    def _label(self, b: int, unit: Unit, k: int, n: int, x: float, y: float) -> None:
+        """The local derivative on the arrow back from a step: above the first, below the others."""
+        step = self.columns[b][n].step
+        if self.back is None or not isinstance(step, Size):
+            return
+        lines = [Line(t, "gradient") for t in self.back.on_arrow(unit, k, step)]
+        if k > 1:
+            return
+        height = extent_of(lines)[1]
+        self._note(f"{self.id[unit]}.{n}.d{k}", lines, x, y + (height / 2 + 4 if k == 0 else -height / 2 - 4))
 
     def _begin(self, b: int, unit: Unit, x: float) -> None:
         """The first states beside the first step."""
@@ -424,7 +473,7 @@ class Unrolled:
                 dy = row.y + self._offsets(unit)[k]
                 leave = dy if p.low + 2 < dy < p.high - 2 else p.y
                 side = p.left if reverse else p.right
-                self._edge(id, f"{self.id[unit]}.{n}", kind_of, [(side, leave), ((side + face) / 2, leave), ((side + face) / 2, dy), (face, dy)])
+                self._edge(id, f"{self.id[unit]}.{n}", kind_of, [(side, leave), ((side + face) / 2, leave), ((side + face) / 2, dy), (face, dy)], self._carries(r))
             if r is not None:
                 self._chain(r.source, p, reverse, id)
             y -= size[1] + 8
@@ -442,7 +491,7 @@ class Unrolled:
                 self._box(name, self._box_kind(r.source), self._whole_lines(r.source), x, p.y, size)
                 q = self.place[name]
                 ends = [(q.left, p.y), (p.right, p.y)] if reverse else [(q.right, p.y), (p.left, p.y)]
-                self._edge(name, id, "flow", ends)
+                self._edge(name, id, "flow", ends, self._carries(r))
                 self._chain(r.source, q, reverse, name)
 
     def _last(self, unit: Unit) -> int:
@@ -460,7 +509,7 @@ class Unrolled:
         lane = face + (1 if unit.scan.reverse else -1) * (18 + LANE * self._lane(("in", b)))
         start = source.left if r.source.scan.reverse else source.right
         ends = f"{self.id[r.source]}.{self._last(r.source)}", f"{self.id[unit]}.{n}"
-        self._edge(*ends, kind, [(start, y1), (lane, y1), (lane, y2), (face, y2)])
+        self._edge(*ends, kind, [(start, y1), (lane, y1), (lane, y2), (face, y2)], self._carries(r))
 
     def _buses(self, b: int) -> None:
         """What every step of a unit reads and there is one of: a line below its row, with an arrow up to every box."""
@@ -486,27 +535,27 @@ class Unrolled:
     # -- what there is one of -----------------------------------------------------------------------------------------
     def _whole_units(self) -> None:
         """The units above the columns, each as wide as the columns that it reads."""
-        y = self.top
         for unit in self.above:
             lines = self._whole_lines(unit)
             width, height = self._size(unit, lines)
             xs = self._arrivals(unit)
             low, high = min(xs, default=0.0), max(xs, default=0.0)
             width = max(width, high - low + 48 if high > low else 0.0)
-            id = f"{self.id[unit]}.w"
-            self._box(id, self._box_kind(unit), lines, (low + high) / 2, y + height / 2, (width, height), self.labels.title(unit, "t"))
+            id, x = f"{self.id[unit]}.w", (low + high) / 2
+            below = [p.high for p in self.place.values() if p.left < x + width / 2 + 8 and x - width / 2 - 8 < p.right]
+            y = max(below, default=0.0) + GAP
+            self._box(id, self._box_kind(unit), lines, x, y + height / 2, (width, height), self.labels.title(unit, "t"))
             self._into(unit, id)
-            y += height + GAP * 0.8
         for r, boxes, bus, side in self.waiting:
             source = self.place[f"{self.id[r.source]}.w"]
             last = self.place[boxes[-1]]
             tick = last.x - last.width / 4
             id = f"{self.id[r.source]}.w"
-            self._edge(id, boxes[-1], "given", [(source.right, source.y), (side, source.y), (side, bus), (tick, bus), (tick, last.low)])
+            self._edge(id, boxes[-1], "given", [(source.right, source.y), (side, source.y), (side, bus), (tick, bus), (tick, last.low)], self._carries(r))
             for box in boxes[:-1]:
                 p = self.place[box]
                 at_x = p.x - p.width / 4
-                self._edge(id, box, "given", [(at_x, bus), (at_x, p.low)])
+                self._edge(id, box, "given", [(at_x, bus), (at_x, p.low)], self._carries(r))
 
     def _drawn(self, b: int) -> list[int]:
         return [n for n, c in enumerate(self.columns[b]) if c.step is not None]
@@ -535,7 +584,7 @@ class Unrolled:
                     self._rise(b, r, n, id, p)
             elif f"{self.id[r.source]}.w" in self.place:
                 q = self.place[f"{self.id[r.source]}.w"]
-                self._edge(f"{self.id[r.source]}.w", id, "flow", [(q.x, q.high), (q.x, p.low)])
+                self._edge(f"{self.id[r.source]}.w", id, "flow", [(q.x, q.high), (q.x, p.low)], self._carries(r))
             elif r.source.kind == "input":
                 beside.append(r.source)
         if beside:
@@ -551,14 +600,18 @@ class Unrolled:
         q = self.place[name]
         x = q.x
         if self._is_free(x, q.high + 1, p.low - 1, (name, id)):
-            self._edge(name, id, "flow", [(x, q.high), (x, p.low)])
+            self._edge(name, id, "flow", [(x, q.high), (x, p.low)], self._carries(r))
             return
-        lane = q.left - 10
         leave = q.y if r.source.kind != "loop" else q.high - 7
-        while not self._is_free(lane, leave, p.low - 1, (name, id)):
-            lane -= LANE
-        end = [(lane, p.low)] if lane > p.left + 4 else [(lane, p.y), (p.left, p.y)]
-        self._edge(name, id, "flow", [(q.left, leave), (lane, leave), *end])
+        room = int((ACROSS - 16) / LANE)
+        lefts = [q.left - 10 - LANE * k for k in range(room)]
+        rights = [q.right + 10 + LANE * k for k in range(room if n + 1 < len(self.columns[b]) else 999)]
+        clear = [v for v in (*lefts, *rights) if min(abs(v - p.left), abs(v - p.right)) > 10]
+        lane = next((v for v in clear if self._is_free(v, leave, p.low - 1, (name, id))), lefts[0])
+        side = q.left if lane < q.x else q.right
+        inside = p.left + 4 < lane < p.right - 4
+        end = [(lane, p.low)] if inside else [(lane, p.y), (p.left if lane < p.x else p.right, p.y)]
+        self._edge(name, id, "flow", [(side, leave), (lane, leave), *end], self._carries(r))
 
     def _is_free(self, x: float, low: float, high: float, ends: tuple[str, str]) -> bool:
         """Is there nothing on a vertical line but its ends?"""
@@ -573,27 +626,61 @@ class Unrolled:
     # -- what is said beside it -----------------------------------------------------------------------------------------
     def _weights(self, left: float) -> None:
         """One box for the weights, which are the same at every step."""
-        lines: list[Line] = []
+        groups: dict[str, dict[Node, Line]] = {}
         for unit, cell in self.labels.cells.items():
-            own = [w for w in cell.weights if base(w.operand).op == "param"]
-            if own:
-                lines.append(Line("/".join(unit.scope) or "the step", "step"))
-                for w in own:
+            for w in cell.weights:
+                if base(w.operand).op == "param":
                     colour = self.colour.get(base(w.operand))
-                    text = f"{w.name} {shape_text(w.operand.type)}"
-                    lines.append(Line(text, f"weight{colour}" if colour is not None else "plain"))
+                    style = f"weight{colour}" if colour is not None and not self.back else "plain"
+                    self._add_weight(groups, base(w.operand), style)
+        for unit in self.timeline.units:
+            if unit.kind == "work" and unit.block is not None:
+                for box in unit.boxes:
+                    for value, _ in self.timeline.outline.reads(box):
+                        if value.op == "param":
+                            self._add_weight(groups, value, "plain")
+        lines: list[Line] = []
+        order = {n: k for k, n in enumerate(self.graph.tables.origins)}
+        for scope in sorted(groups, key=bool):
+            lines += [Line(scope, "step")] if scope else []
+            lines += [groups[scope][n] for n in sorted(groups[scope], key=lambda n: order.get(n, 0))]
         if lines:
             lines.insert(0, Line("weights, the same at every step", "small"))
-            width, height = extent_of(lines)
-            size = width + MARGIN[0], height + MARGIN[1]
-            self._box("weights", "param", lines, left - 34 - size[0] / 2, (self.top - GAP) / 2, size)
+            self._panels(left, lines)
+
+    def _panels(self, left: float, weights: list[Line]) -> None:
+        """What is said on the left, one below the other: the weights, and the derivatives of one step."""
+        panels = [("weights", "param", weights)]
+        if self.back:
+            lines = [Line("at every step", "small")]
+            for unit in (u for b in self.blocks for u in self.rows[b] if u.kind == "loop"):
+                lines += [Line("/".join(unit.scope), "step")] if unit.scope else []
+                lines += [Line(t, "gradient formula") for t in self.back.lines(unit)]
+            work = [t for b in self.blocks for u in self.rows[b] if u.kind == "work" for t in self.back.of_work(u)]
+            lines += [Line("between the layers", "step")] if work else []
+            lines += [Line(t, "gradient formula") for t in work]
+            panels.append(("derivatives", "note", lines))
+        sizes = [tuple(e + m for e, m in zip(extent_of(lines), MARGIN, strict=True)) for _, _, lines in panels]
+        y = (self.top - GAP) / 2 + (sum(h for _, h in sizes) + GAP * (len(sizes) - 1)) / 2
+        for (id, kind, lines), (width, height) in zip(panels, sizes, strict=True):
+            self._box(id, kind, lines, left - 34 - max(w for w, _ in sizes) / 2, y - height / 2, (width, height))
+            y -= height + GAP
+
+    @staticmethod
+    def _add_weight(groups: dict[str, dict[Node, Line]], node: Node, style: str) -> None:
+        scope, _, name = str(node.attr("name")).rpartition("/")
+        groups.setdefault(scope, {}).setdefault(node, Line(f"{name} {shape_text(node.type)}", style))
 
     def _legend(self) -> None:
         kinds = {b.kind for b in self.picture.boxes}
         names = (("input", "input"), ("state", "state"), ("const", "constant"), ("loop", "step of a loop, with its states"),
                  ("op", "operation"), ("output", "output"))
+        if "loop output" in kinds:
+            kinds |= {"loop", "output"}
         self.picture.legend = [(k, t) for k, t in names if k in kinds]
-        if self.colour:
+        if self.back:
+            self.picture.legend.append(("gradient", "← gradient ∂L/∂ of the loss L, and the local derivative"))
+        elif self.colour:
             self.picture.legend.append(("weight0", "one colour: one weight"))
 
 

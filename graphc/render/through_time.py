@@ -1,0 +1,146 @@
+"""How the gradient goes back through an unrolled picture: which arrows it takes, and the local derivative on each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import InputError
+from ..graph.graph import Graph
+from ..graph.node import Node
+from ..graph.size import Size
+from ..ops.table import row_of
+from .cell import at, step_text
+from .jacobian import Jacobians
+from .labels import Labels, StepPrinter
+from .notation import Printer
+from .outline import base
+from .timeline import Reading, Timeline, Unit
+from .walk import reached
+
+SHORT = 44
+"""Characters of a local derivative that is written on an arrow."""
+
+
+class ThroughTime:
+    """The gradient of `loss` by the parameters (or, in a model without any, by its inputs) in a timeline."""
+
+    def __init__(self, graph: Graph, timeline: Timeline, labels: Labels):
+        if "loss" not in graph.outputs:
+            raise InputError(
+                f"model {graph.name} has no output named 'loss', so no gradient goes back through time",
+                how="return gc.outputs(loss=…), a scalar, or leave --backward out",
+            )
+        self.timeline, self.labels = timeline, labels
+        self.needed = reached(graph.outputs["loss"])
+        leaves = [n for n in graph.nodes if n.op == "param"] or [n for n in graph.nodes if n.op == "input"]
+        self.flowing = {n for n in leaves if n.dtype.is_float}
+        for node in graph.nodes:
+            if any(o in self.flowing for o in node.operands) and row_of(node.op).differentiable:
+                self.flowing.add(node)
+        self._known: dict[tuple[Unit, Node, Node, str], str | None] = {}
+
+    def carries(self, r: Reading) -> bool:
+        """Does a gradient come back along a reading?"""
+        if r.reader.kind == "output" or r.value not in self.flowing or not r.value.dtype.is_float:
+            return False
+        if r.reader.kind == "stack":
+            return any(self.carries(q) for q in self.timeline.readings if q.source is r.reader)
+        return any(b in self.needed for b in r.reader.boxes)
+
+    def through(self, unit: Unit, k: int) -> bool:
+        """Does a gradient come back from step to step along a state?"""
+        (loop,) = unit.boxes
+        body = unit.scan.body
+        return loop in self.needed and loop in self.flowing and self.local(unit, body.new_carries[k], body.carries[k]) != "0"
+
+    def local(self, unit: Unit, y: Node, x: Node, step: Size | str = "t") -> str | None:
+        """∂y/∂x inside a step of a loop."""
+        key = unit, y, x, step_text(step)
+        if key not in self._known:
+            cell = self.labels.cells[unit]
+            names = cell.names_at(step)
+            printer = Printer(cell.outline, lambda node, reader: names.get(node, "?"))
+            self._known[key] = Jacobians(printer, cell.held).text(y, x)
+        return self._known[key]
+
+    def on_arrow(self, unit: Unit, k: int, step: Size) -> list[str]:
+        """The lines on the arrow back along a state into the step before, from a step."""
+        cell = self.labels.cells[unit]
+        body = unit.scan.body
+        name = f"∂{at(cell.states[k], step_text(step))}/∂{at(cell.states[k], cell.before(step))}"
+        value = self.local(unit, body.new_carries[k], body.carries[k], step)
+        return [name] if value is None or len(value) > SHORT else [name, f"= {value}"]
+
+    # -- what is said of one step -------------------------------------------------------------------------------------
+    def lines(self, unit: Unit) -> list[str]:
+        """For each state its gradient as the sum of what comes from above and from the next step; the local derivatives."""
+        cell, body = self.labels.cells[unit], unit.scan.body
+        after = step_text("t", -1 if unit.scan.reverse else 1)
+        lines = []
+        for k, state in enumerate(cell.states):
+            here = at(state, "t")
+            terms = [f"∂L/∂{name} ∂{name}/∂{here}" for name in self._above(unit, body.new_carries[k])]
+            for j, other in enumerate(cell.states):
+                if self.local(unit, body.new_carries[j], body.carries[k]) != "0":
+                    terms.append(f"∂L/∂{at(other, after)} ∂{at(other, after)}/∂{here}")
+            lines.append(f"∂L/∂{here} = {' + '.join(terms) or '0'}")
+        inputs = [(c, at(n, cell.before("t"))) for c, n in zip(body.carries, cell.states, strict=True)]
+        inputs += [
+            (e, at(n, "t"))
+            for e, n, x in zip(body.elements, cell.elements, unit.scan.xs, strict=True)
+            if base(x) in self.flowing and e.dtype.is_float
+        ]
+        for k, state in enumerate(cell.states):
+            for node, name in inputs:
+                value = self.local(unit, body.new_carries[k], node)
+                if value not in (None, "0"):
+                    lines.append(f"∂{at(state, 't')}/∂{name} = {value}")
+        return lines
+
+    def _above(self, unit: Unit, state: Node) -> list[str]:
+        """The values outside of a loop that are computed from a state of every step."""
+        body = unit.scan.body
+        found: dict[str, None] = {}
+        for r in self.timeline.readings:
+            if r.source is unit and r.result is not None and r.how in ("step", "all") and self.carries(r):
+                if body.results[r.result] is state or (r.result >= len(body.carries) and self._gives(unit, r.result, state)):
+                    if r.reader.kind == "loop":
+                        found |= dict.fromkeys(at(n, "t") for n in self.labels.cells[r.reader].states)
+                    else:
+                        found[self.labels.title(r.reader, "t")] = None
+        return list(found)
+
+    def _gives(self, unit: Unit, result: int, state: Node) -> bool:
+        """Is what a step gives a state, but for the mask of a sequence's end?"""
+        given, cell = unit.scan.body.results[result], self.labels.cells[unit]
+        return given in cell.held and state in cell.held and given.operands[1] is state.operands[1]
+
+    def of_work(self, unit: Unit) -> list[str]:
+        """The local derivatives of a unit that is one operation, by what it reads."""
+        if len(unit.boxes) != 1 or unit.block is None:
+            return []
+        (box,) = unit.boxes
+        jacobians = Jacobians(StepPrinter(self.labels, unit, "t"), (), self._only_moved)
+        lines = []
+        for r in self.timeline.readings:
+            if r.reader is unit and r.how == "step" and self.carries(r):
+                value = jacobians.text(box, r.value)
+                if value not in (None, "0"):
+                    name = self.labels.value(r.value, r.value, unit, "t")
+                    lines.append(f"∂{self.labels.title(unit, 't')}/∂{name} = {value}")
+        return lines
+
+    def _only_moved(self, node: Node) -> bool:
+        """Is it the same values with the axis of the steps at another place?"""
+        (x, *rest) = node.operands
+        if node.op not in ("transpose", "reshape") or rest:
+            return False
+        time = self.timeline.time
+        for b in range(len(self.timeline.blocks)):
+            if (node, b) in time and (x, b) in time:
+                return _without(node, time[node, b]) == _without(x, time[x, b])
+        return False
+
+
+def _without(node: Node, axis: int) -> Sequence[Size]:
+    return [e for d, e in enumerate(node.shape) if d != axis]
