@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from ..graph.node import Node
 from ..graph.size import Size
 from ..ops.build import is_elementwise
 from ..ops.scan import Scan
-from .metrics import SUBSCRIPT
+from .dot import SUBSCRIPT
 from .names import distinct
 from .notation import Printer, size_text, subscript
 from .outline import LEAVES, Outline, base, condition, mean
@@ -163,7 +162,7 @@ class Cell:
     def _inner_cell(self, loop: Node, names: Mapping[Node, str]) -> Cell:
         """The step of a loop inside the step."""
         scan = Scan.of(loop)
-        plain = {n: re.sub(SUBSCRIPT, "", name) for n, name in names.items()}
+        plain = {n: SUBSCRIPT.sub("", name) for n, name in names.items()}
         elements = [plain.get(base(x), "x") for x in scan.xs]
         given = {o: names.get(base(o), "w") for o in scan.given}
         return Cell(self.graph, loop, self.known, elements, given)

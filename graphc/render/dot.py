@@ -9,13 +9,15 @@ from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
 from .picture import Box, Cluster, Edge, Line, Picture, Point
-from .style import BOX, CLUSTER, EDGE, FONT, GREY, INK, TEXT
+from .style import BOX, CLUSTER, EDGE, FONT, GREY, INK, TEXT, TextStyle
 
 WIDEST = {"code": 78, "formula": 66, "gradient formula": 84, "title": 40, "head": 60, "scope": 40, "place": 44}
 """Characters of a line, by its style, before it is wrapped."""
 NARROW = 34
 HEADING = 96
 WIRE = "wire"
+SUBSCRIPT = re.compile(r"_\{([^{}]*)\}")
+"""What is written smaller and lower."""
 DEEPER = 6
 """How much higher a line with subscripts is, in points."""
 
@@ -57,7 +59,7 @@ def _escape(text: str, points: int = 11) -> str:
     # Graphviz takes a "]" before a tag for what stands behind the tag
     escaped = html.escape(_clean(text), quote=False).replace("]", "&#93;") or "\N{NO-BREAK SPACE}"
     small = f'<SUB><FONT POINT-SIZE="{round(0.75 * points)}">\\1</FONT></SUB>'
-    return re.sub(r"_\{([^{}]*)\}", small, escaped)
+    return SUBSCRIPT.sub(small, escaped)
 
 
 def wrapped(text: str, width: int) -> list[str]:
@@ -90,10 +92,19 @@ def _styled(line: Line) -> str:
     end = '<BR ALIGN="LEFT"/>' if style.left else "<BR/>"
     indented = [part if i == 0 or not style.left else f"    {part}" for i, part in enumerate(parts)]
     escaped = [_escape(part, style.points) for part in indented]
-    # a line with subscripts is higher than its letters
-    room = f'<FONT POINT-SIZE="{style.points + DEEPER}">\N{NO-BREAK SPACE}</FONT>'
-    text = end.join((room if "<SUB>" in e else "") + (f"<B>{e}</B>" if style.bold else e) for e in escaped)
+    text = end.join(_aired(part, style) + (f"<B>{e}</B>" if style.bold else e) for part, e in zip(parts, escaped, strict=True))
     return f'<FONT POINT-SIZE="{style.points}" COLOR="{style.colour}">{text}{end if style.left else ""}</FONT>'
+
+
+def air_of(part: str, style: TextStyle) -> int:
+    """How much higher than its letters a line is; one with subscripts at least by their depth."""
+    return max(style.air, DEEPER if SUBSCRIPT.search(part) else 0)
+
+
+def _aired(part: str, style: TextStyle) -> str:
+    """A space that makes a line higher."""
+    air = air_of(part, style)
+    return f'<FONT POINT-SIZE="{style.points + air}">\N{NO-BREAK SPACE}</FONT>' if air else ""
 
 
 def _lines(lines: Sequence[Line]) -> str:
@@ -163,7 +174,7 @@ def _cluster(cluster: Cluster, picture: Picture, indent: str) -> Iterator[str]:
 
 
 def _box(box: Box, direction: str) -> str:
-    tooltip = _quote(re.sub(r"_\{([^{}]*)\}", r"_\1", box.tooltip or box.id))
+    tooltip = _quote(SUBSCRIPT.sub(r"_\1", box.tooltip or box.id))
     if box.kind == WIRE:
         return f"{_quote(box.id)} [shape=plain, margin=0, label=<{_wire(box, direction)}>, tooltip={tooltip}];"
     style = BOX[box.kind]
@@ -207,6 +218,7 @@ def _edge(edge: Edge, wires: set[str], across: bool) -> str:
         f'color="{":".join(style.colours)}"',
         f"dir={arrow[style.forward, style.back]}",
         f"style={style.style}",
+        *([] if style.ranks else ["constraint=false"]),
     ]
     if edge.lines:
         label = f'<TABLE BORDER="0" CELLPADDING="3"><TR><TD>{_lines(edge.lines)}</TD></TR></TABLE>'

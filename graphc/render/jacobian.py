@@ -6,6 +6,7 @@ matrix, a product with a weight is the weight (transposed where y = x W), a slic
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
@@ -32,7 +33,8 @@ class Factor:
 
     def __str__(self) -> str:
         if self.diagonal:
-            inside = " · ".join(_bracketed(d) if len(self.diagonal) > 1 else d for d in self.diagonal)
+            several = len(self.diagonal) > 1
+            inside = " · ".join(_bracketed(d) if several else _bare(d) for d in self.diagonal)
             return f"diag({inside})"
         part = (f"[:, {self.rows}]" if self.transposed else f"[{self.rows}, :]") if self.rows else ""
         return f"{self.name}{part}{'ᵀ' if self.transposed else ''}"
@@ -52,13 +54,17 @@ class Jacobians:
     def __init__(self, printer: Printer, held: Collection[Node] = (), same: Callable[[Node], bool] = lambda node: False):
         self.printer, self.held, self.same = printer, held, same
 
-    def text(self, y: Node, x: Node) -> str | None:
-        """∂y/∂x as a line; None where it cannot be written as a sum of products of matrices; "0" where it is zero."""
+    def text(self, y: Node, x: Node, fixed: Collection[Node] = ()) -> str | None:
+        """∂y/∂x as a line; None where it cannot be written as a sum of products of matrices; "0" where it is zero.
+
+        fixed: values that are taken for constant, so that only ways around them count.
+        """
         try:
-            ways = self._ways(y, x, {})
+            ways = Counter(self._ways(y, x, {n: [] for n in fixed if n is not y}))
         except Unknown:
             return None
-        return " + ".join(" ".join(map(str, way)) or "I" for way in ways) or "0"
+        texts = {" ".join(map(str, way)) or "I": count for way, count in ways.items()}
+        return " + ".join(text if count == 1 else f"{count} {text}" for text, count in texts.items()) or "0"
 
     def _ways(self, y: Node, x: Node, known: dict[Node, list[Way]]) -> list[Way]:
         if y is x:
@@ -143,6 +149,11 @@ def _joined(first: Factor, way: Way) -> Way:
     if way and way[0].diagonal:
         return (Factor(diagonal=(*first.diagonal, *way[0].diagonal)), *way[1:])
     return (first, *way)
+
+
+def _bare(text: str) -> str:
+    """Without brackets around the whole."""
+    return text[1:-1] if text.startswith("(") and text.endswith(")") and _bracketed(text[1:-1]) != text[1:-1] else text
 
 
 def _bracketed(text: str) -> str:

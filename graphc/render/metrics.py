@@ -5,14 +5,12 @@ The widths are those of Helvetica and Arial, with a little to spare; Graphviz ma
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from .dot import DEEPER, pieces
+from .dot import SUBSCRIPT, air_of, pieces
 from .picture import Line
 from .style import TEXT
 
-SUBSCRIPT = re.compile(r"_\{([^{}]*)\}")
 SMALL = 0.75
 """A subscript's size by that of its text."""
 SPARE = 1.06
@@ -56,7 +54,8 @@ def extent_of(lines: Sequence[Line]) -> tuple[float, float]:
     for line in lines:
         style = TEXT[line.style]
         for part in pieces(line):
-            deeper = 0.3 * style.points if SUBSCRIPT.search(part) else 0.0
-            width = max(width, width_of(part, style.points, style.bold) + deeper)
-            height += PITCH * (style.points + (DEEPER if SUBSCRIPT.search(part) else 0))
+            air = air_of(part, style)
+            space = 0.28 * (style.points + air) if air else 0.0
+            width = max(width, width_of(part, style.points, style.bold) + space)
+            height += PITCH * (style.points + air)
     return width, height

@@ -28,24 +28,28 @@ class BoxStyle:
 
 @dataclass(frozen=True)
 class TextStyle:
-    """A way of writing: colour, points, weight; `left` lines begin at the left edge of their box."""
+    """A way of writing: colour, points, weight; `left` lines begin at the left edge of their box, `air` is how much
+    higher than its letters a line is, in points."""
 
     colour: str = INK
     points: int = 11
     bold: bool = False
     left: bool = False
     mono: bool = False
+    air: int = 0
 
 
 @dataclass(frozen=True)
 class EdgeStyle:
-    """A kind of edge; `colours` beside each other, `back` puts an arrow at its tail, `forward` one at its head."""
+    """A kind of edge; `colours` beside each other, `back` puts an arrow at its tail, `forward` one at its
+    head; `ranks`: does its head stand after its tail?"""
 
     colours: tuple[str, ...] = (GREY,)
     style: str = "solid"
     forward: bool = True
     back: bool = False
     width: float = 1.0
+    ranks: bool = True
 
 
 BOX = {
@@ -62,6 +66,8 @@ BOX = {
     "product": BoxStyle("#DCEFFB", SKY, style="filled", width=2),
     "buffer": BoxStyle("#FFFFFF", "#FFFFFF", style="filled", width=0),
     "check": BoxStyle("#FFFFFF", GREY, shape="hexagon", style="filled,dashed"),
+    "carry": BoxStyle("#F6E3EC", PURPLE, style="rounded,filled,dashed", width=1.5),
+    "element": BoxStyle("#EEF6FC", BLUE, style="rounded,filled"),
     "loop": BoxStyle("#FFFFFF", INK, width=1.8),
     "loop output": BoxStyle("#FFFFFF", GREEN, borders=2, width=1.8),
     "note": BoxStyle("#FFFFFF", "#FFFFFF", shape="plain", style="", width=0),
@@ -80,10 +86,11 @@ TEXT = {
     "place": TextStyle(colour=GREY, points=10, left=True),
     "note": TextStyle(colour=GREY, points=10, left=True),
     "head": TextStyle(points=12, bold=True, left=True),
-    "formula": TextStyle(points=11),
-    "gradient formula": TextStyle(colour=VERMILLION, points=11),
-    "step": TextStyle(colour=GREY, points=12, bold=True),
-    **{f"weight{n}": TextStyle(colour=c, points=11, bold=True) for n, c in enumerate(WEIGHTS)},
+    "formula": TextStyle(points=11, air=4),
+    "gradient formula": TextStyle(colour=VERMILLION, points=11, air=6),
+    "weight": TextStyle(points=11, air=4),
+    "step": TextStyle(colour=GREY, points=12, bold=True, air=6),
+    **{f"weight{n}": TextStyle(colour=c, points=11, bold=True, air=4) for n, c in enumerate(WEIGHTS)},
 }
 
 EDGE = {
@@ -97,6 +104,7 @@ EDGE = {
     "value out": EdgeStyle((BLUE,), forward=False),
     "both in": EdgeStyle((BLUE, VERMILLION)),
     "both out": EdgeStyle((BLUE, VERMILLION), forward=False, back=True),
+    "again": EdgeStyle((PURPLE,), style="dashed", ranks=False),
     "state": EdgeStyle((INK,), width=1.6),
     "given": EdgeStyle((GREY,), style="dashed"),
     "bus": EdgeStyle((GREY,), style="dashed", forward=False),

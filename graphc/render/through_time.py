@@ -19,6 +19,8 @@ from .walk import reached
 
 SHORT = 44
 """Characters of a local derivative that is written on an arrow."""
+LONG = 70
+"""Characters of the derivative of a step; of a longer one its parts are told."""
 
 
 class ThroughTime:
@@ -90,12 +92,26 @@ class ThroughTime:
             for e, n, x in zip(body.elements, cell.elements, unit.scan.xs, strict=True)
             if base(x) in self.flowing and e.dtype.is_float
         ]
-        for k, state in enumerate(cell.states):
-            for node, name in inputs:
-                value = self.local(unit, body.new_carries[k], node)
-                if value not in (None, "0"):
-                    lines.append(f"∂{at(state, 't')}/∂{name} = {value}")
-        return lines
+        pairs = [(y, at(n, "t"), x, name) for y, n in zip(body.new_carries, cell.states, strict=True) for x, name in inputs]
+        found = [(f"∂{y_name}/∂{x_name}", self.local(unit, y, x)) for y, y_name, x, x_name in pairs]
+        if any(value is None or len(value) > LONG for _, value in found):
+            found = self._by_values(unit, inputs)
+        return lines + [f"{left} = {value}" for left, value in found if value not in (None, "0")]
+
+    def _by_values(self, unit: Unit, inputs: Sequence[tuple[Node, str]]) -> list[tuple[str, str | None]]:
+        """The local derivative of each value of a step with a name by those with a name that it is computed from."""
+        cell = self.labels.cells[unit]
+        names = cell.names_at("t")
+        jacobians = Jacobians(Printer(cell.outline, lambda node, reader: names.get(node, "?")), cell.held)
+        ends = [*(b for b in cell.boxes if b.dtype.is_float), *(n for n, _ in inputs)]
+        called = {n: name for n, name in inputs} | {b: names[b] for b in cell.boxes}
+        return [
+            (f"∂{names[y]}/∂{called[x]}", jacobians.text(y, x, ends))
+            for y in cell.boxes
+            if y.dtype.is_float
+            for x in ends
+            if x is not y and x in reached(y)
+        ]
 
     def _above(self, unit: Unit, state: Node) -> list[str]:
         """The values outside of a loop that are computed from a state of every step."""

@@ -606,7 +606,8 @@ class Unrolled:
         room = int((ACROSS - 16) / LANE)
         lefts = [q.left - 10 - LANE * k for k in range(room)]
         rights = [q.right + 10 + LANE * k for k in range(room if n + 1 < len(self.columns[b]) else 999)]
-        clear = [v for v in (*lefts, *rights) if min(abs(v - p.left), abs(v - p.right)) > 10]
+        sides = (*rights, *lefts) if self.back and n + 1 == len(self.columns[b]) else (*lefts, *rights)
+        clear = [v for v in sides if min(abs(v - p.left), abs(v - p.right)) > 10]
         lane = next((v for v in clear if self._is_free(v, leave, p.low - 1, (name, id))), lefts[0])
         side = q.left if lane < q.x else q.right
         inside = p.left + 4 < lane < p.right - 4
@@ -631,14 +632,14 @@ class Unrolled:
             for w in cell.weights:
                 if base(w.operand).op == "param":
                     colour = self.colour.get(base(w.operand))
-                    style = f"weight{colour}" if colour is not None and not self.back else "plain"
+                    style = f"weight{colour}" if colour is not None and not self.back else "weight"
                     self._add_weight(groups, base(w.operand), style)
         for unit in self.timeline.units:
             if unit.kind == "work" and unit.block is not None:
                 for box in unit.boxes:
                     for value, _ in self.timeline.outline.reads(box):
                         if value.op == "param":
-                            self._add_weight(groups, value, "plain")
+                            self._add_weight(groups, value, "weight")
         lines: list[Line] = []
         order = {n: k for k, n in enumerate(self.graph.tables.origins)}
         for scope in sorted(groups, key=bool):
