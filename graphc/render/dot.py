@@ -218,7 +218,6 @@ def _edge(edge: Edge, wires: set[str], across: bool) -> str:
         f'color="{":".join(style.colours)}"',
         f"dir={arrow[style.forward, style.back]}",
         f"style={style.style}",
-        *([] if style.ranks else ["constraint=false"]),
     ]
     if edge.lines:
         label = f'<TABLE BORDER="0" CELLPADDING="3"><TR><TD>{_lines(edge.lines)}</TD></TR></TABLE>'

@@ -177,7 +177,7 @@ def add_roots(picture: Picture, graph: Graph, outline: Outline, ids: Mapping[Nod
             picture.edges.append(Edge(ids[value], box.id, "flow", notes))
     for target, node in graph.updates.items():
         value = base(node)
-        if value in ids and target in ids:
+        if value in ids and target in ids and target.op != "carry":
             picture.edges.append(Edge(ids[value], ids[target], "update", (Line("becomes", "small"),)))
 
 

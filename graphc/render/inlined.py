@@ -16,6 +16,7 @@ from .cell import at
 from .notation import size_text
 from .outline import base
 from .picture import Edge, Line
+from .walk import reached
 
 LOOP = "\N{CLOCKWISE OPEN CIRCLE ARROW} "
 """What the name of a loop's frame begins with."""
@@ -34,22 +35,37 @@ class Inlined:
     inside: dict[Node, tuple[str, ...]] = field(default_factory=dict)
     titles: dict[str, str] = field(default_factory=dict)
     again: list[tuple[Node, Node, str]] = field(default_factory=list)
+    numbers: dict[object, int] = field(default_factory=dict)
+
+    def through(self, nodes: set[Node]) -> set[Node]:
+        """Values, and with those of a step what the step leaves for the next."""
+        found = set(nodes)
+        while more := [v for v, c, _ in self.again if c in found and v not in found]:
+            found |= set().union(*map(reached, more))
+        return found
 
     def named(self, names: Mapping[Node, str]) -> dict[Node, str]:
         """Names with the step below those of the values of a step."""
-        result = {n: at(name, "t") if n in self.inside else name for n, name in names.items()}
-        for value, carry, before in self.again:
-            result[carry] = at(names.get(base(value), "s"), before)
-        for node in result:
-            if node.op == "element":
-                source = base(node.operands[0])
-                result[node] = at(names.get(source, "x").rsplit("/", 1)[-1], "t")
-        return result
+        plain = dict(names)
+        for node in plain:
+            if node.op == "element" and node not in self.known:  # elements of elements come after them
+                plain[node] = plain.get(base(node.operands[0]), "x").rsplit("/", 1)[-1]
+        for value, carry, _ in self.again:
+            plain[carry] = names.get(base(value), "s")
+        steps = {n: letter_of(len(inside)) for n, inside in self.inside.items()}
+        steps |= {carry: steps[carry] + by for _, carry, by in self.again}
+        return {n: at(name, steps[n]) if n in steps else name for n, name in plain.items()}
 
     def edges(self, ids: Mapping[Node, str]) -> list[Edge]:
-        """The arrows from the end of a step to the beginning of the next."""
+        """The arrows from the end of a step back to the beginning of the next, their heads at their tails."""
         ends = [(base(value), carry) for value, carry, _ in self.again]
-        return [Edge(ids[v], ids[c], "again", (Line("next step", "small"),)) for v, c in ends if v in ids and c in ids and v is not c]
+        notes = (Line("next step", "small"),)
+        return [Edge(ids[c], ids[v], "again", notes) for v, c in ends if v in ids and c in ids and v is not c]
+
+
+def letter_of(depth: int) -> str:
+    """What stands for the step of a loop, of one inside another, and so on."""
+    return "tuvw"[min(depth, 4) - 1]
 
 
 def inlined(graph: Graph, known: Mapping[Node, str]) -> Inlined:
@@ -64,7 +80,8 @@ def inlined(graph: Graph, known: Mapping[Node, str]) -> Inlined:
     result.graph = replace(
         result.graph,
         outputs={k: new[v] for k, v in graph.outputs.items()},
-        updates={new[k]: new[v] for k, v in graph.updates.items()},
+        # what the next step begins with is needed, though no output may be computed from it
+        updates={new[k]: new[v] for k, v in graph.updates.items()} | {c: v for v, c, _ in result.again},
     )
     return result
 
@@ -102,10 +119,11 @@ def _step(
     """A loop's step, and its results in terms of what the step computes."""
     scan = Scan.of(node)
     body, tables = scan.body, result.graph.tables
-    number = len(result.titles)
+    # loops that differ only in what their steps give are one
+    number = result.numbers.setdefault((scan.operands, scan.length, scan.reverse, body.new_carries), len(result.numbers))
     frame = (*frames, f"{LOOP}{number}")
     steps = f"{size_text(scan.length)}, …, 1" if scan.reverse else f"1, …, {size_text(scan.length)}"
-    result.titles[frame[-1]] = f"a loop: once for each t = {steps}"
+    result.titles[frame[-1]] = f"a loop: once for each {letter_of(len(frame))} = {steps}"
     known: dict[Node, Node] = {}
     for k, (inner, operand) in enumerate(zip(body.carries, scan.init, strict=True)):
         known[inner] = Node("carry", (new[operand],), inner.type, loop=number, index=k)
@@ -117,7 +135,9 @@ def _step(
     known |= {inner: new[operand] for inner, operand in zip(body.given, scan.given, strict=True)}
     inside = _nodes(body.nodes, known, frame, names, result)
     for inner, computed in zip(body.carries, body.new_carries, strict=True):
-        result.again.append((inside[computed], known[inner], "t+1" if scan.reverse else "t−1"))
+        entry = inside[computed], known[inner], "+1" if scan.reverse else "−1"
+        if entry not in result.again:
+            result.again.append(entry)
     _results(node, inside, new)
 
 

@@ -101,7 +101,7 @@ class Picture:
         longest = dict.fromkeys((b.id for b in self.boxes), 1)
         after: dict[str, list[str]] = {b.id: [] for b in self.boxes}
         waiting = dict.fromkeys(after, 0)
-        for edge in (e for e in self.edges if e.kind != "again"):
+        for edge in self.edges:
             after[edge.tail].append(edge.head)
             waiting[edge.head] += 1
         ready = [b for b, n in waiting.items() if not n]

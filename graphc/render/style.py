@@ -41,15 +41,13 @@ class TextStyle:
 
 @dataclass(frozen=True)
 class EdgeStyle:
-    """A kind of edge; `colours` beside each other, `back` puts an arrow at its tail, `forward` one at its
-    head; `ranks`: does its head stand after its tail?"""
+    """A kind of edge; `colours` beside each other, `back` puts an arrow at its tail, `forward` one at its head."""
 
     colours: tuple[str, ...] = (GREY,)
     style: str = "solid"
     forward: bool = True
     back: bool = False
     width: float = 1.0
-    ranks: bool = True
 
 
 BOX = {
@@ -88,6 +86,7 @@ TEXT = {
     "head": TextStyle(points=12, bold=True, left=True),
     "formula": TextStyle(points=11, air=4),
     "gradient formula": TextStyle(colour=VERMILLION, points=11, air=6),
+    "again": TextStyle(colour="#9C4A78", points=10),
     "weight": TextStyle(points=11, air=4),
     "step": TextStyle(colour=GREY, points=12, bold=True, air=6),
     **{f"weight{n}": TextStyle(colour=c, points=11, bold=True, air=4) for n, c in enumerate(WEIGHTS)},
@@ -104,7 +103,7 @@ EDGE = {
     "value out": EdgeStyle((BLUE,), forward=False),
     "both in": EdgeStyle((BLUE, VERMILLION)),
     "both out": EdgeStyle((BLUE, VERMILLION), forward=False, back=True),
-    "again": EdgeStyle((PURPLE,), style="dashed", ranks=False),
+    "again": EdgeStyle((PURPLE,), style="dashed", forward=False, back=True),
     "state": EdgeStyle((INK,), width=1.6),
     "given": EdgeStyle((GREY,), style="dashed"),
     "bus": EdgeStyle((GREY,), style="dashed", forward=False),
