@@ -135,6 +135,10 @@ class Cell:
         name = self.names.get(base(node))
         return at(name, step_text(step)) if name else at("y", step_text(step))
 
+    def result_name(self, number: int) -> str:
+        """The name of a result of the loop without its step."""
+        return SUBSCRIPT.sub("", self.result(number, "t"))
+
     def names_at(self, step: Size | str) -> dict[Node, str]:
         """The names of a step's inputs and of its values."""
         return self.input_names(step) | {box: at(self.names[box], step_text(step)) for box in self.boxes}

@@ -47,13 +47,15 @@ class Inlined:
     def named(self, names: Mapping[Node, str]) -> dict[Node, str]:
         """Names with the step below those of the values of a step."""
         plain = dict(names)
+        steps = {n: letter_of(len(inside)) for n, inside in self.inside.items()}
+        for value, carry, by in self.again:
+            plain[carry], steps[carry] = names.get(base(value), "s"), steps[carry] + by
         for node in plain:
             if node.op == "element" and node not in self.known:  # elements of elements come after them
-                plain[node] = plain.get(base(node.operands[0]), "x").rsplit("/", 1)[-1]
-        for value, carry, _ in self.again:
-            plain[carry] = names.get(base(value), "s")
-        steps = {n: letter_of(len(inside)) for n, inside in self.inside.items()}
-        steps |= {carry: steps[carry] + by for _, carry, by in self.again}
+                source = base(node.operands[0])
+                plain[node] = plain.get(source, "x").rsplit("/", 1)[-1]
+                if source.op == "carry":
+                    steps[node] = steps[source]
         return {n: at(name, steps[n]) if n in steps else name for n, name in plain.items()}
 
     def edges(self, ids: Mapping[Node, str]) -> list[Edge]:
