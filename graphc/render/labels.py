@@ -108,10 +108,21 @@ class Labels:
             return "active"
         return unit.scope[0] if unit.kind == "work" and unit.scope and box not in self.known else self._name(box)
 
+    def whole_of_steps(self, unit: Unit) -> str:
+        """All steps of a value together: `h_{1…T}`."""
+        r = next(r for r in self.timeline.readings if r.reader is unit)
+        if r.result is not None:
+            return self.whole(r.source, r.result)
+        assert r.source.block is not None
+        length = self.timeline.blocks[r.source.block].length
+        return at(self._title_name(r.source, r.value), f"1…{step_text(length)}")
+
     # -- lines ------------------------------------------------------------------------------------------------------
     def title(self, unit: Unit, step: Size | str) -> str:
         """What a unit computes, by name alone: `logits_{2}`."""
         box = unit.boxes[-1]
+        if unit.kind == "stack":
+            return self.whole_of_steps(unit)
         if unit.kind == "output":
             name = self.timeline.names_of_outputs[unit]
             return at(name, step_text(step)) if unit.block is not None else name

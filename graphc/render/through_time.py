@@ -81,11 +81,13 @@ class ThroughTime:
         lines = []
         for k, state in enumerate(cell.states):
             here = at(state, "t")
-            terms = [f"∂L/∂{name} ∂{name}/∂{here}" for name in self._above(unit, body.new_carries[k])]
+            above = self._above(unit, body.new_carries[k])
+            terms = [f"{sign}∂L/∂{name} ∂{name}/∂{here}" for name, sign in above.items()]
             for j, other in enumerate(cell.states):
                 if self.local(unit, body.new_carries[j], body.carries[k]) != "0":
                     terms.append(f"∂L/∂{at(other, after)} ∂{at(other, after)}/∂{here}")
             lines.append(f"∂L/∂{here} = {' + '.join(terms) or '0'}")
+            lines += self._after_the_last(unit, k)
         inputs = [(c, at(n, cell.before("t"))) for c, n in zip(body.carries, cell.states, strict=True)]
         inputs += [
             (e, at(n, "t"))
@@ -97,6 +99,21 @@ class ThroughTime:
         if any(value is None or len(value) > LONG for _, value in found):
             found = self._by_values(unit, inputs)
         return lines + [f"{left} = {value}" for left, value in found if value not in (None, "0")]
+
+    def _after_the_last(self, unit: Unit, k: int) -> list[str]:
+        """Where the gradient of a state begins, when something reads the last."""
+        last = self.labels.cells[unit].result(k, "1" if unit.scan.reverse else unit.scan.length)
+        found: dict[str, None] = {}
+        for r in self.timeline.readings:
+            if r.source is unit and r.result == k and r.how in ("last", "init") and self.carries(r):
+                if r.carry is None:
+                    found[self.labels.title(r.reader, "t")] = None
+                else:
+                    cell = self.labels.cells[r.reader]
+                    first = step_text(r.reader.scan.length) if r.reader.scan.reverse else "1"
+                    found |= dict.fromkeys(at(n, first) for n in cell.states)
+        terms = " + ".join(f"∂L/∂{name} ∂{name}/∂{last}" for name in found)
+        return [f"∂L/∂{last} = {terms}"] if found else []
 
     def _by_values(self, unit: Unit, inputs: Sequence[tuple[Node, str]]) -> list[tuple[str, str | None]]:
         """The local derivative of each value of a step with a name by those with a name that it is computed from."""
@@ -113,18 +130,25 @@ class ThroughTime:
             if x is not y and x in reached(y)
         ]
 
-    def _above(self, unit: Unit, state: Node) -> list[str]:
-        """The values outside of a loop that are computed from a state of every step."""
+    def _above(self, unit: Unit, state: Node) -> dict[str, str]:
+        """The values outside of a loop that are computed from a state of every step: name → the sum over their steps."""
         body = unit.scan.body
-        found: dict[str, None] = {}
+        found: dict[str, str] = {}
         for r in self.timeline.readings:
-            if r.source is unit and r.result is not None and r.how in ("step", "all") and self.carries(r):
-                if body.results[r.result] is state or (r.result >= len(body.carries) and self._gives(unit, r.result, state)):
-                    if r.reader.kind == "loop":
-                        found |= dict.fromkeys(at(n, "t") for n in self.labels.cells[r.reader].states)
-                    else:
-                        found[self.labels.title(r.reader, "t")] = None
-        return list(found)
+            if r.source is not unit or r.result is None or r.how not in ("step", "all") or not self.carries(r):
+                continue
+            given = r.result >= len(body.carries)
+            if not given or not (body.results[r.result] is state or self._gives(unit, r.result, state)):
+                continue
+            readers = [r.reader]
+            if r.reader.kind == "stack":  # every step of another loop reads all of these
+                readers = [q.reader for q in self.timeline.readings if q.source is r.reader]
+            for reader in readers:
+                step, sign = ("u", "Σ_{u} ") if r.reader.kind == "stack" else ("t", "")
+                states = self.labels.cells[reader].states if reader.kind == "loop" else ()
+                names = [at(n, step) for n in states] or [self.labels.title(reader, step)]
+                found |= dict.fromkeys(names, sign)
+        return found
 
     def _gives(self, unit: Unit, result: int, state: Node) -> bool:
         """Is what a step gives a state, but for the mask of a sequence's end?"""

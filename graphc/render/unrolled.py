@@ -28,6 +28,7 @@ from .through_time import ThroughTime
 from .timeline import Reading, Timeline, Unit
 
 FEWEST = 2
+DETAILS = (0, 1, 2)
 PITCH = 19.0
 """Between the arrows of two states."""
 GAP = 40.0
@@ -40,18 +41,29 @@ MARGIN = (14.4, 7.2)
 """What a box has beside its text, on both sides together."""
 
 
-def unrolled(graph: Graph, steps: int = 3, detail: int = 1, gradients: bool = False) -> Picture:
-    """The picture of a traced graph with loops. steps: how many steps are drawn, the last among them; detail: 0 names
-    alone, 1 formulas in the rolled step, 2 in every step; gradients: how the gradient goes back through time."""
-    if steps < FEWEST:
+@dataclass(frozen=True)
+class Unroll:
+    """How loops are drawn. steps: how many are, the last among them; detail: 0 names alone, 1 formulas in the rolled step,
+    2 in every step; backward: how the gradient goes back through time, instead of how values go forward."""
+
+    steps: int = 3
+    detail: int = 1
+    backward: bool = False
+
+
+def unrolled(graph: Graph, how: Unroll) -> Picture:
+    """The picture of a traced graph with loops. InputError where there is none, or too few steps are asked for."""
+    if how.steps < FEWEST:
         raise InputError(
-            f"--steps {steps} is too few: the first step and the last are always drawn", how="give 2 or more"
+            f"--steps {how.steps} is too few: the first step and the last are always drawn", how="give 2 or more"
         )
+    if how.detail not in DETAILS:
+        raise InputError(f"--detail {how.detail} is none of {', '.join(map(str, DETAILS))}")
     if not any(n.op == "scan" for n in graph.nodes):
         raise InputError(
-            f"model {graph.name} has no gc.scan, so there is nothing to unroll", how="draw it with --view forward"
+            f"model {graph.name} has no gc.scan, so there is nothing to unroll", how="use --view forward"
         )
-    return Unrolled(graph, steps, detail, gradients).picture
+    return Unrolled(graph, how).picture
 
 
 @dataclass
@@ -66,15 +78,15 @@ class Row:
 class Unrolled:
     """One picture in the making."""
 
-    def __init__(self, graph: Graph, steps: int, detail: int, gradients: bool):
-        self.graph, self.detail = graph, detail
+    def __init__(self, graph: Graph, how: Unroll):
+        self.graph, self.detail = graph, how.detail
         known = names_of(graph)
         self.timeline = Timeline(graph, known)
         self._collect()
         self.labels = Labels(graph, self.timeline, known)
-        self.back = ThroughTime(graph, self.timeline, self.labels) if gradients else None
+        self.back = ThroughTime(graph, self.timeline, self.labels) if how.backward else None
         self.blocks = range(len(self.timeline.blocks))
-        self.columns = [columns_of(b.length, steps) for b in self.timeline.blocks]
+        self.columns = [columns_of(b.length, how.steps) for b in self.timeline.blocks]
         self.rows = [rows_of(self.timeline, b) for b in self.blocks]
         self.above, self.before = wholes_of(self.timeline)
         self.reads: dict[Unit, list[Reading]] = defaultdict(list)
@@ -82,7 +94,7 @@ class Unrolled:
             self.reads[r.reader].append(r)
         self.id = {u: f"u{n}" for n, u in enumerate(self.timeline.units)}
         self.colour = self._colours()
-        title = "the gradient back through time" if gradients else "unrolled in time"
+        title = "the gradient back through time" if how.backward else "unrolled in time"
         self.picture = Picture(f"{graph.name}, {title}", signature(graph))
         self.place: dict[str, Place] = {}
         self.lanes: dict[object, int] = defaultdict(int)
@@ -209,7 +221,8 @@ class Unrolled:
         self._whole_units()
         high = max(p.high for p in self.place.values())
         inside = [b.place for b in self.picture.boxes if b.cluster == "unrolled" and b.place is not None]
-        left_end, right_end = min(p.left for p in inside) - 14, max(p.right for p in inside) + 14
+        lanes = [x for e in self.picture.edges for x, _ in e.route]
+        left_end, right_end = min(p.left for p in inside) - 14, max([*(p.right for p in inside), *lanes]) + 14
         self._frame("unrolled", "unrolled: the same step again and again", min(first, left_end), max(x, right_end), high)
         self.inside = ""
         self._weights(left)
@@ -410,9 +423,7 @@ class Unrolled:
 
     def _whole_lines(self, unit: Unit) -> list[Line]:
         if unit.kind == "stack":
-            r = self.reads[unit][0]
-            text = self.labels.whole(r.source, r.result) if r.result is not None else self.labels.title(r.source, "t")
-            return [Line(text, "title"), Line(shape_text(unit.boxes[0].type), "small")]
+            return [Line(self.labels.title(unit, "t"), "title"), Line(shape_text(unit.boxes[0].type), "small")]
         return self.labels.lines(unit)
 
     def _through_time(self, b: int, unit: Unit) -> None:
