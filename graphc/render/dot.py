@@ -179,8 +179,8 @@ def _box(box: Box, direction: str) -> str:
         return f"{_quote(box.id)} [shape=plain, margin=0, label=<{_wire(box, direction)}>, tooltip={tooltip}];"
     style = BOX[box.kind]
     if box.place is not None:
-        p = box.place
-        tooltip += f', pos="{_point((p.x, p.y))}", width={p.width / 72:.3f}, height={p.height / 72:.3f}'
+        p, outer = box.place, RING * (style.borders - 1)
+        tooltip += f', pos="{_point((p.x, p.y))}", width={(p.width - outer) / 72:.3f}, height={(p.height - outer) / 72:.3f}'
     return (
         f'{_quote(box.id)} [shape={style.shape}, style="{style.style}", fillcolor="{style.fill}", '
         f'color="{style.border}", penwidth={style.width}, peripheries={style.borders}, label=<{_lines(box.lines)}>, '
@@ -231,6 +231,8 @@ def _edge(edge: Edge, wires: set[str], across: bool) -> str:
 # -- pictures whose boxes have places ----------------------------------------------------------------------------------
 HEAD = 7.0
 """The length of an arrow's head."""
+RING = 8.0
+"""How much wider a second border makes a box."""
 CORNER = 5.0
 """How far before a corner a line begins to turn."""
 

@@ -15,6 +15,7 @@ from ..graph.graph import Graph
 from ..graph.node import Node
 from ..graph.size import Size
 from .cell import at, step_text
+from .dot import RING
 from .forward import signature
 from .grid import Column, columns_of, rows_of, wholes_of
 from .labels import Labels
@@ -23,7 +24,7 @@ from .names import names_of
 from .notation import shape_text
 from .outline import LEAVES, base
 from .picture import Box, Cluster, Edge, Line, Picture, Place, Point
-from .style import WEIGHTS
+from .style import BOX, WEIGHTS
 from .through_time import ThroughTime
 from .timeline import Reading, Timeline, Unit
 
@@ -144,6 +145,8 @@ class Unrolled:
     def _size(self, unit: Unit, lines: Sequence[Line]) -> tuple[float, float]:
         width, height = extent_of(lines)
         width, height = max(width + MARGIN[0], 40.0), max(height + MARGIN[1], 26.0)
+        if BOX[self._box_kind(unit)].borders > 1:
+            width, height = width + RING, height + RING
         if unit.kind == "loop":
             return max(width, 56.0), max(height, PITCH * len(self.labels.cells[unit].states) + 26.0)
         if unit.kind in ("input", "state"):
