@@ -46,8 +46,13 @@ class Cell:
     """
 
     def __init__(
-        self, graph: Graph, loop: Node, known: Mapping[Node, str], elements: Sequence[str], given: Mapping[Node, str],
-        mark: str = ""
+        self,
+        graph: Graph,
+        loop: Node,
+        known: Mapping[Node, str],
+        elements: Sequence[str],
+        given: Mapping[Node, str],
+        mark: str = "",
     ):
         """known: names of the graph's values; given: of what all steps share, by operand; mark: what tells the names of
         the states from those of other loops."""

@@ -92,7 +92,9 @@ def _styled(line: Line) -> str:
     end = '<BR ALIGN="LEFT"/>' if style.left else "<BR/>"
     indented = [part if i == 0 or not style.left else f"    {part}" for i, part in enumerate(parts)]
     escaped = [_escape(part, style.points) for part in indented]
-    text = end.join(_aired(part, style) + (f"<B>{e}</B>" if style.bold else e) for part, e in zip(parts, escaped, strict=True))
+    text = end.join(
+        _aired(part, style) + (f"<B>{e}</B>" if style.bold else e) for part, e in zip(parts, escaped, strict=True)
+    )
     return f'<FONT POINT-SIZE="{style.points}" COLOR="{style.colour}">{text}{end if style.left else ""}</FONT>'
 
 
@@ -180,7 +182,9 @@ def _box(box: Box, direction: str) -> str:
     style = BOX[box.kind]
     if box.place is not None:
         p, outer = box.place, RING * (style.borders - 1)
-        tooltip += f', pos="{_point((p.x, p.y))}", width={(p.width - outer) / 72:.3f}, height={(p.height - outer) / 72:.3f}'
+        tooltip += (
+            f', pos="{_point((p.x, p.y))}", width={(p.width - outer) / 72:.3f}, height={(p.height - outer) / 72:.3f}'
+        )
     return (
         f'{_quote(box.id)} [shape={style.shape}, style="{style.style}", fillcolor="{style.fill}", '
         f'color="{style.border}", penwidth={style.width}, peripheries={style.borders}, label=<{_lines(box.lines)}>, '
@@ -239,7 +243,8 @@ CORNER = 5.0
 
 def _placed(picture: Picture, dpi: int | None) -> str:
     """DOT with every place in it: Graphviz's `nop2` draws, and lays nothing out."""
-    places = [x.place for x in (*picture.boxes, *picture.clusters) if x.place is not None]
+    places = [b.place for b in picture.boxes if b.place is not None]
+    places += [c.place for c in picture.clusters if c.place is not None]
     top, middle = max(p.high for p in places), (min(p.left for p in places) + max(p.right for p in places)) / 2
     rows = 24 + 17 * len(wrapped(picture.subtitle, HEADING) if picture.subtitle else ()) + (34 if picture.legend else 0)
     lines = [

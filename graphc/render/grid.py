@@ -7,14 +7,11 @@ one of stands above the columns that it reads, or before the first column that r
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..graph.size import Size, size
 from .cell import step_text
 from .timeline import Reading, Timeline, Unit
-
-ROLLED = "rolled"
 
 
 @dataclass(frozen=True)
@@ -60,16 +57,14 @@ def rows_of(timeline: Timeline, block: int) -> list[Unit]:
 def wholes_of(timeline: Timeline) -> tuple[list[Unit], list[Unit]]:
     """What there is one of: (what stands above the columns, what stands before those that read it)."""
     above: list[Unit] = []
-    before: list[Unit] = []
     sources: dict[Unit, list[Reading]] = defaultdict(list)
     for r in timeline.readings:
         sources[r.reader].append(r)
     from_steps: set[Unit] = set()
     for unit in timeline.units:
-        if unit.block is None:
-            if any(r.how in ("all", "last") or r.source in from_steps for r in sources[unit]):
-                from_steps.add(unit)
-                above.append(unit)
+        if unit.block is None and any(r.how in ("all", "last") or r.source in from_steps for r in sources[unit]):
+            from_steps.add(unit)
+            above.append(unit)
     needed: set[Unit] = set()
     for unit in reversed(timeline.units):
         readers = [r.reader for r in timeline.readings if r.source is unit]
@@ -78,29 +73,3 @@ def wholes_of(timeline: Timeline) -> tuple[list[Unit], list[Unit]]:
     before = [u for u in timeline.units if u in needed]
     beside = [u for u in timeline.units if u.block is None and u not in from_steps and u not in needed]
     return above + [u for u in beside if u.kind != "input"], before
-
-
-@dataclass
-class Channels:
-    """Vertical ways beside a column, each used by one line."""
-
-    count: dict[object, int] = field(default_factory=dict)
-
-    def next(self, key: object) -> int:
-        self.count[key] = self.count.get(key, -1) + 1
-        return self.count[key]
-
-
-def spread(sizes: Sequence[float], gap: float) -> list[float]:
-    """Middles of things beside each other, the first beginning at 0."""
-    result, at = [], 0.0
-    for width in sizes:
-        result.append(at + width / 2)
-        at += width + gap
-    return result
-
-
-def total(sizes: Iterable[float], gap: float) -> float:
-    """The length of things beside each other."""
-    found = list(sizes)
-    return sum(found) + gap * max(len(found) - 1, 0)

@@ -89,7 +89,11 @@ def inlined(graph: Graph, known: Mapping[Node, str]) -> Inlined:
 
 
 def _nodes(
-    nodes: tuple[Node, ...], given: dict[Node, Node], frames: tuple[str, ...], known: Mapping[Node, str], result: Inlined
+    nodes: tuple[Node, ...],
+    given: dict[Node, Node],
+    frames: tuple[str, ...],
+    known: Mapping[Node, str],
+    result: Inlined,
 ) -> dict[Node, Node]:
     """Nodes rebuilt: old → new. given: what stands for a step's inputs; known: names."""
     new = dict(given)
@@ -122,7 +126,9 @@ def _step(
     scan = Scan.of(node)
     body, tables = scan.body, result.graph.tables
     # loops that differ only in what their steps give are one
-    number = result.numbers.setdefault((scan.operands, scan.length, scan.reverse, body.new_carries), len(result.numbers))
+    number = result.numbers.setdefault(
+        (scan.operands, scan.length, scan.reverse, body.new_carries), len(result.numbers)
+    )
     frame = (*frames, f"{LOOP}{number}")
     steps = f"{size_text(scan.length)}, …, 1" if scan.reverse else f"1, …, {size_text(scan.length)}"
     result.titles[frame[-1]] = f"a loop: once for each {letter_of(len(frame))} = {steps}"

@@ -51,7 +51,9 @@ class Jacobians:
     """Jacobians inside one step. printer: formulas of its values; held: values that keep what was before where a
     sequence has ended; same: does an operation only move the axis of the steps?"""
 
-    def __init__(self, printer: Printer, held: Collection[Node] = (), same: Callable[[Node], bool] = lambda node: False):
+    def __init__(
+        self, printer: Printer, held: Collection[Node] = (), same: Callable[[Node], bool] = lambda node: False
+    ):
         self.printer, self.held, self.same = printer, held, same
 
     def text(self, y: Node, x: Node, fixed: Collection[Node] = ()) -> str | None:
@@ -87,8 +89,13 @@ class Jacobians:
         operand = y.operands[k]
         if y.op in ("stop_gradient",) or not row_of(y.op).differentiable:
             return []
-        if y.op in ("cast", "watched") or self.same(y) or (
-            y.op in ("reshape", "broadcast_to", "transpose") and [e for e in y.shape if e != 1] == [e for e in operand.shape if e != 1]
+        if (
+            y.op in ("cast", "watched")
+            or self.same(y)
+            or (
+                y.op in ("reshape", "broadcast_to", "transpose")
+                and [e for e in y.shape if e != 1] == [e for e in operand.shape if e != 1]
+            )
         ):
             return [way]
         if y.op == "slice":

@@ -220,7 +220,9 @@ def flows(graph: Graph, outline: Outline, values: Mapping[str, Array] | None, si
         return found[derived.outputs[name]] if found is not None else None
 
     return Flow(
-        None if found is None else {b: found[derived.outputs[f"value{i}"]] for b, i in number.items() if b.op != "scan"},
+        None
+        if found is None
+        else {b: found[derived.outputs[f"value{i}"]] for b, i in number.items() if b.op != "scan"},
         {(v, b): value_of(name) for v, b in edges if (name := f"edge{number[v]}:{number[b]}") in flowing},
         {b: value_of(name) for b in totals if (name := f"total{number[b]}") in flowing},
     )

@@ -11,7 +11,7 @@ from ..graph.size import Size
 from .cell import Cell, at, step_text
 from .names import distinct
 from .notation import CHOICE, Printer, number_text, shape_text, size_text
-from .outline import LEAVES, base
+from .outline import base
 from .picture import Line
 from .timeline import Timeline, Unit
 
@@ -57,7 +57,9 @@ class Labels:
             value = base(operand)
             if value.op == "item":
                 source = self.timeline.unit_of[value.operands[0]]
-                names[operand] = self.whole(source, value.attr("index")) if source in getattr(self, "cells", {}) else "h"
+                names[operand] = (
+                    self.whole(source, value.attr("index")) if source in getattr(self, "cells", {}) else "h"
+                )
             else:
                 names[operand] = self._name(value).rsplit("/", 1)[-1]
         return names
@@ -151,7 +153,6 @@ class Labels:
     def _formula(self, unit: Unit, step: Size | str) -> str:
         if unit.kind == "input":
             return ""
-        outline = self.timeline.outline
         box = unit.boxes[-1]
         if unit.kind == "output":
             value = base(box)

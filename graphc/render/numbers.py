@@ -40,7 +40,11 @@ def evaluate(graph: Graph, values: Mapping[str, Array], sizes: Sizes) -> dict[No
             if node.op == "scan":
                 loops[node] = _scan(Scan.of(node), operands, sizes)
                 continue
-            value = loops[node.operands[0]][node.attr("index")] if node.op == "item" else _value(node, operands, values, sizes)
+            value = (
+                loops[node.operands[0]][node.attr("index")]
+                if node.op == "item"
+                else _value(node, operands, values, sizes)
+            )
             found[node] = np.asarray(value, node.dtype.numpy)
     return found
 

@@ -53,7 +53,11 @@ class ThroughTime:
         """Does a gradient come back from step to step along a state?"""
         (loop,) = unit.boxes
         body = unit.scan.body
-        return loop in self.needed and loop in self.flowing and self.local(unit, body.new_carries[k], body.carries[k]) != "0"
+        return (
+            loop in self.needed
+            and loop in self.flowing
+            and self.local(unit, body.new_carries[k], body.carries[k]) != "0"
+        )
 
     def local(self, unit: Unit, y: Node, x: Node, step: Size | str = "t") -> str | None:
         """∂y/∂x inside a step of a loop."""
@@ -94,7 +98,9 @@ class ThroughTime:
             for e, n, x in zip(body.elements, cell.elements, unit.scan.xs, strict=True)
             if base(x) in self.flowing and e.dtype.is_float
         ]
-        pairs = [(y, at(n, "t"), x, name) for y, n in zip(body.new_carries, cell.states, strict=True) for x, name in inputs]
+        pairs = [
+            (y, at(n, "t"), x, name) for y, n in zip(body.new_carries, cell.states, strict=True) for x, name in inputs
+        ]
         found = [(f"∂{y_name}/∂{x_name}", self.local(unit, y, x)) for y, y_name, x, x_name in pairs]
         if any(value is None or len(value) > LONG for _, value in found):
             found = self._by_values(unit, inputs)
@@ -121,7 +127,7 @@ class ThroughTime:
         names = cell.names_at("t")
         jacobians = Jacobians(Printer(cell.outline, lambda node, reader: names.get(node, "?")), cell.held)
         ends = [*(b for b in cell.boxes if b.dtype.is_float), *(n for n, _ in inputs)]
-        called = {n: name for n, name in inputs} | {b: names[b] for b in cell.boxes}
+        called = dict(inputs) | {b: names[b] for b in cell.boxes}
         return [
             (f"∂{names[y]}/∂{called[x]}", jacobians.text(y, x, ends))
             for y in cell.boxes

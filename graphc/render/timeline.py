@@ -202,7 +202,9 @@ class Timeline:
                 for o in n.operands:
                     for key, depth in reached[o].items():
                         # back in a scope that was left: one deeper
-                        deeper = depth + 1 if key == scopes[n] and scopes[o] != scopes[n] and o.op not in MARKS else depth
+                        deeper = (
+                            depth + 1 if key == scopes[n] and scopes[o] != scopes[n] and o.op not in MARKS else depth
+                        )
                         found[key] = max(found.get(key, 0), deeper)
                 found.setdefault(scopes[n], 0)
                 reached[n] = found
@@ -267,7 +269,13 @@ class Timeline:
         if value.op == "item":
             loop, result = value.operands[0], value.attr("index")
             source, n = self.unit_of[loop], len(loop.attr("body").carries)
-            how = "last" if result < n else "step" if unit.block == source.block and (element or self._in_step(unit, operand)) else "all"
+            how = (
+                "last"
+                if result < n
+                else "step"
+                if unit.block == source.block and (element or self._in_step(unit, operand))
+                else "all"
+            )
             self._add(Reading(source, unit, "init" if carry is not None else how, value, carry, result))
             return
         if value not in self.unit_of or self.unit_of[value] is unit:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -359,7 +360,7 @@ def test_a_graph_without_loops_is_left_alone():
 
 # -- what is wrong ---------------------------------------------------------------------------------------------------
 def test_a_model_without_a_loop():
-    with pytest.raises(InputError, match="model deep has no gc.scan, so there is nothing to unroll") as caught:
+    with pytest.raises(InputError, match=r"model deep has no gc\.scan, so there is nothing to unroll") as caught:
         unrolled(gc.compile(models.deep).graph, Unroll())
     assert caught.value.how == "use --view forward"
 
@@ -389,7 +390,7 @@ def test_no_gradient_without_a_loss():
 
 def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "loops.py").write_text(open(loops.__file__).read())
+    (tmp_path / "loops.py").write_text(Path(loops.__file__).read_text())
     command = ["render", "loops.py", "--model", "rnn"]
     assert main([*command, "--view", "unrolled", "--steps", "4", "--detail", "2", "--backward", "-o", "r.dot"]) == 0
     assert "the gradient back through time" in (tmp_path / "r.dot").read_text()
