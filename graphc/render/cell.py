@@ -200,7 +200,7 @@ def unmasked(new: Node, old: Node | None) -> Node:
     if new.op == "where":
         mask, value, other = new.operands
         source = base(mask)
-        if source.op == "input" and source.attr("name").startswith("element:"):
-            if other is old or (old is None and base(other).op == "const"):
-                return value
+        is_mask = source.op == "input" and source.attr("name").startswith("element:")
+        if is_mask and (other is old or (old is None and base(other).op == "const")):
+            return value
     return new

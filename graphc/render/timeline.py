@@ -325,9 +325,12 @@ def along(node: Node, axis: int) -> dict[int, int] | None:
         reads += [(i.operand, i.map) for r in clause.reads for i in r.map if not isinstance(i, Affine)]
         for operand, places in reads:
             for d, index in enumerate(places):
-                if isinstance(index, Affine) and step in index.axes:
-                    if index.variable is None or result.setdefault(operand, d) != d:
-                        return None
+                if (
+                    isinstance(index, Affine)
+                    and step in index.axes
+                    and (index.variable is None or result.setdefault(operand, d) != d)
+                ):
+                    return None
     return result
 
 
