@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -24,9 +24,10 @@ KINDS = {"f": "ℝ", "i": "ℤ", "b": "{0,1}"}
 
 
 class Letters:
-    """One letter for the same axis wherever it is read: i counts examples in every equation."""
+    """One letter for the same axis wherever it is read: i counts examples in every equation. steps: the axes, by the name
+    of a symbol and their position, that count the steps of a loop: t."""
 
-    def __init__(self, equations: Sequence[Equation], used: Iterable[Symbol]):
+    def __init__(self, equations: Sequence[Equation], used: Iterable[Symbol], steps: Collection[tuple[str, int]] = ()):
         single = {a.text for s in used for a in _letters_of(s.box)}
         self.pool = [c for c in POOL if c not in single] + [f"{c}′" for c in POOL[:8]]
         parent: dict[Any, Any] = {}
@@ -44,8 +45,9 @@ class Letters:
             slots: dict[Var, list[tuple[str, int]]] = {}
             for ref in (equation.left, *(x for x in walk(equation.value) if isinstance(x, Ref))):
                 for axis, index in enumerate(ref.indices):
-                    if isinstance(index, Var):
-                        slots.setdefault(index, []).append((ref.symbol.name, axis))
+                    running = _running(index)
+                    if running is not None:
+                        slots.setdefault(running, []).append((ref.symbol.name, axis))
             for same in slots.values():
                 for slot in same[1:]:
                     a, b = sorted((find(same[0]), find(slot)), key=order.__getitem__)  # the first seen stands for all
@@ -55,7 +57,7 @@ class Letters:
         for group in groups:
             for slot in group:
                 together.setdefault(find(slot), set()).update(find(other) for other in group)
-        chosen: dict[Any, str] = {}
+        chosen: dict[Any, str] = {find(slot): "t" for slot in steps if slot in parent and "t" in self.pool}
         for slot in parent:  # in the order of their appearance
             if (axis := find(slot)) not in chosen:
                 beside = {chosen.get(other) for other in together.get(axis, ())}
@@ -70,9 +72,16 @@ class Letters:
                 for axis, index in enumerate(ref.indices):
                     symbol = ref.symbol.of or ref.symbol
                     letter = self.letter.get((symbol.name, axis))
-                    if index == v and letter is not None and letter not in taken:
+                    if _running(index) == v and letter is not None and letter not in taken:
                         return letter
         return next(c for c in self.pool if c not in taken)
+
+
+def _running(index: Expr) -> Var | None:
+    """The variable that an index is, or is a number of steps away from: t of t + 1."""
+    terms = index.args if isinstance(index, Apply) and index.op == "add" else (index,)
+    found = [t for t in terms if isinstance(t, Var)]
+    return found[0] if len(found) == 1 and all(isinstance(t, Var | Num) for t in terms) else None
 
 
 def _letters_of(box: Box | None) -> list[Atom]:
