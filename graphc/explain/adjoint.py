@@ -137,7 +137,7 @@ def contribution(use: Use, at: Sequence[Expr], cotangent: Symbol) -> Expr:
     pairs = list(zip(use.read.indices, at, strict=True))
     # a state after a step is read by the next step, if there is one
     guards = [bracket(_reached(u, v)) for v, u in pairs if isinstance(v, Var) and isinstance(u, Apply)]
-    return collect((*equation.indices, *use.loops), pairs, mul(outer, use.local, *guards))
+    return collect((*equation.indices, *use.loops), pairs, mul(*guards, outer, use.local))
 
 
 def _reached(index: Expr, v: Var) -> Expr:

@@ -107,7 +107,9 @@ def derive(graph: Graph, y: Node, wrt: Sequence[Node]) -> Derivation:
     scopes = {n: next((o.scope for o in graph.tables.origins.get(n, ()) if o.scope), "") for n in kept}
     missing = [n for n in wrt if n not in set(kept)]
     symbols = symbols_for([*kept, *missing], named | {n: n.attr("name") for n in missing}, loss, scopes)
-    derivation = Derivation(graph, loss, symbols, unreached=[n for n in wrt if n not in flow], named=set(named), loops=loops)
+    derivation = Derivation(
+        graph, loss, symbols, unreached=[n for n in wrt if n not in flow], named=set(named), loops=loops
+    )
     reading = Reading({n: symbols[n] for n in kept}, loops.parts)
     derivation.equations = _equations(graph, reading, loops)
     _backward(derivation, flow, wrt)

@@ -123,7 +123,7 @@ def _loop(node: Node, new: dict[Node, Node], names: Mapping[Node, str], loops: L
         loops.parts[known[carry][0]] = path, _place(entry.before)
         if result.op != "input" and whole[result][1] and value not in loops.parts:
             loops.parts[value] = path, _place(entry.after)
-        end = Node("last", (path,), carry.type)
+        end = Node("last", (path, value), carry.type)  # the last state comes after all steps
         loops.parts[end] = path, _end(entry.last)
         new[item(node, k)] = end
     for j, result in enumerate(body.gives):

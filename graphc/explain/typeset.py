@@ -7,6 +7,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+from ..graph.size import Root as SizeRoot
 from ..graph.size import Size
 from .box import Atom, Big, Box, Branches, Fence, Frac, Hat, Root, Row, Script, joined, op, row, var, word
 from .expression import Apply, Bracket, Cases, Expr, Extent, Num, Reduce, Ref, Symbol, Var, variables, walk
@@ -295,6 +296,8 @@ def size_box(size: Size) -> tuple[Box, int]:
         for atom, power in monomial:
             if isinstance(atom, str):
                 base: Box = var(atom)
+            elif isinstance(atom, SizeRoot):
+                base = Fence(Root(size_box(atom.argument)[0]), "⌊", "⌋")
             else:
                 above, below = size_box(atom.numerator)[0], size_box(atom.divisor)[0]
                 base = Fence(row(above, "/", below), "⌊", "⌋")
