@@ -113,7 +113,7 @@ def test_the_recurrences_of_the_lecture():
     assert "first state of a loop" in text and "h₀ᵢⱼ = 0" in text
     assert "zₜᵢⱼ^rnn = Σₖ xᵢₜₖ Wₖⱼ^rnn + Σₖ hₜᵢₖ Uₖⱼ^rnn + bⱼ^rnn" in text and "hₜ₊₁‚ᵢ‚ⱼ = tanh(zₜᵢⱼ^rnn)" in text
     # the error from the next step, where there is one, and that from the output
-    assert "= [t + 1 < T] Σₖ δₜ₊₁‚ᵢ‚ₖ^(z^rnn) Uⱼₖ^rnn + Σₖ δᵢₜₖ^(ŷ) Wⱼₖ^out" in text
+    assert "= [t + 1 < T] Σₖ δₜ₊₁‚ᵢ‚ₖ^(z^rnn) Uⱼₖ^rnn + Σₖ δᵢₜₖ^(y\u0302) Wⱼₖ^out" in text
     assert "δₜᵢⱼ^(z^rnn) = ∂L/∂zₜᵢⱼ^rnn" in text and "= δₜ₊₁‚ᵢ‚ⱼ^h (1 − hₜ₊₁‚ᵢ‚ⱼ²)" in text
     assert "∂L/∂Wₖⱼ^rnn = Σₜ‚ᵢ δₜᵢⱼ^(z^rnn) xᵢₜₖ" in text and "∂L/∂Uⱼᵢ^rnn = Σₜ‚ₖ δₜₖᵢ^(z^rnn) hₜₖⱼ" in text
 
