@@ -13,7 +13,7 @@ free names are bound to: `jit_namespace()` binds Numba intrinsics, each a handfu
 | `fma(a, b, c)` | a*b + c rounded once |
 | `isnan fabs floor` | as NumPy's |
 | `at(p, i)` | the pointer p moved by i elements |
-| `short()` | nothing; in the body of an innermost loop, that it may be short: see `SHORT` |
+| `short() deep()` | nothing; in an innermost loop, what is known of it: see `LOOP_NOTES` |
 | `scratch address words_at call ccall` | for the fixed kernels of the runtime alone, not in NumPy |
 | `atomic_load atomic_store atomic_add atomic_swap pause` | the same: words that threads share, in one order for all |
 
@@ -35,11 +35,13 @@ Namespace = dict[str, Any]
 SCRATCH_WORDS = 64
 """How many int64 words `scratch()` holds: the largest number of arguments of a kernel that is called by address."""
 
-SHORT = "graphc.short"
-"""A function that is called in short loops and defined nowhere: the call becomes a note to LLVM, on the loop.
+LOOP_NOTES = {"graphc.short": (2, 2), "graphc.deep": (2, 4)}
+"""Functions that are called in loops and defined nowhere; the call becomes a note to LLVM, on the loop: how many vectors
+to work on at a time, on a machine of 16 vector registers and of more.
 
-LLVM works on four vectors at a time in a loop that is vectorised, and on one element at a time in what is left over. Of
-96 numbers that is a third, which then takes longer than all the rest; at two vectors at a time nothing is left over.
+A `short` loop has a few vectors. LLVM would take four at a time, and what is left over, one element at a time: of 96
+numbers that is a third, which then takes longer than all the rest. A `deep` one has long chains of operations. A
+processor looks ahead some hundred operations, which is a few vectors one after the other, but all of four side by side.
 """
 
 
@@ -74,6 +76,7 @@ def numpy_namespace() -> Namespace:
         "floor": np.floor,
         "at": lambda p, i: p[i:],
         "short": lambda: None,
+        "deep": lambda: None,
     }
 
 
@@ -320,16 +323,18 @@ def _loop_words() -> Namespace:
     from numba.core import types
     from numba.core.extending import intrinsic
 
-    @intrinsic
-    def short(typingctx: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            kind = ir.FunctionType(ir.VoidType(), [])
-            builder.call(builder.module.globals.get(SHORT) or ir.Function(builder.module, kind, SHORT), [])
-            return context.get_dummy_value()
+    def note(name: str) -> Any:
+        def word(typingctx: Any) -> Any:
+            def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                kind = ir.FunctionType(ir.VoidType(), [])
+                builder.call(builder.module.globals.get(name) or ir.Function(builder.module, kind, name), [])
+                return context.get_dummy_value()
 
-        return types.void(), emit
+            return types.void(), emit
 
-    return {"short": short}
+        return intrinsic(word)
+
+    return {name.removeprefix("graphc."): note(name) for name in LOOP_NOTES}
 
 
 def _shared_words() -> Namespace:

@@ -16,7 +16,8 @@ from ..graph.dtype import DType, bool_
 from ..graph.formula import Affine
 from ..graph.scalar import Scalar
 from ..graph.size import Size, size
-from ..lowering.ir import Accumulate, Arg, Assign, Kernel, Load, Loop, Note, Position, Statement, Store, loops
+from ..lowering.cost import LONG, WEIGHTS
+from ..lowering.ir import Accumulate, Arg, Assign, Kernel, Load, Loop, Note, Position, Statement, Store, leaves, loops
 
 _INFIX = {
     "add": ("+", 6),
@@ -38,7 +39,7 @@ VOCABULARY = frozenset(
     (
         *("f32", "f64", "i32", "i64", "bool_", "select", "fmax", "fmin", "radd", "rmul", "rmax", "rmin"),
         *("fma", "isnan", "fabs", "floor", "at", "exp", "exp2", "expm1", "log", "log2", "log1p", "tanh"),
-        *("erf", "sin", "cos", "pow", "sqrt", "sigmoid", "range", "kernel", "begin", "end", "short"),
+        *("erf", "sin", "cos", "pow", "sqrt", "sigmoid", "range", "kernel", "begin", "end", "short", "deep"),
     )
 )
 REDUCE = {"sum": "radd", "prod": "rmul", "max": "rmax", "min": "rmin"}
@@ -63,7 +64,8 @@ class Source:
 def print_kernel(kernel: Kernel) -> Source:
     """The source of a kernel."""
     printer = Printer(kernel)
-    printer.literal, printer.short = _rows(kernel), _short(kernel)
+    printer.literal = _rows(kernel)
+    printer.outer = {item.variable for item in kernel.body if isinstance(item, Loop)}
     printer.block(kernel.body, 1)
     sizes = [printer.size_names[value] for value in printer.sizes]
     signature = tuple(f"{'bool' if a.dtype is bool_ else a.dtype.name}*" for a in kernel.arrays) + ("i64",) * len(sizes)
@@ -125,7 +127,7 @@ class Printer:
         self.named = 0  # names given to loops: one variable may have several, one after the other
         self.blocks: dict[int, tuple[str, str]] = {}  # of loops over blocks: a block's length, and where the last ends
         self.literal = {0, 1}  # sizes that are written as numbers
-        self.short: set[int] = set()  # variables of loops that are said to be short
+        self.outer: set[int] | None = None  # variables of the outermost loops; None: nothing is noted of loops
 
     def line(self, text: str, depth: int) -> None:
         self.lines.append("    " * depth + text)
@@ -138,8 +140,8 @@ class Printer:
         if isinstance(item, Loop):
             self.block(item.before, depth)
             self.line(f"for {self.loop_name(item)} in range({self.range(item)}):", depth)
-            if item.variable in self.short:
-                self.line("short()", depth + 1)
+            if note := self.note(item):
+                self.line(f"{note}()", depth + 1)
             before = len(self.lines)
             self.block(item.body, depth + 1)
             if all(line.lstrip().startswith("#") for line in self.lines[before:]):
@@ -167,6 +169,18 @@ class Printer:
             )
         else:
             self.first_maximum(item, depth)
+
+    def note(self, loop: Loop) -> str | None:
+        """What the compiler is told of an innermost loop whose length it does not know."""
+        if self.outer is None or any(isinstance(item, Loop) for item in loop.body):
+            return None
+        if loop.extent.constant is not None and loop.extent.constant <= LITERAL:
+            return None
+        row = not {loop.variable, loop.within} & self.outer
+        if row and loop.extent.constant is None and any(isinstance(item, Accumulate) for item in loop.body):
+            return "short"  # a row that is combined in a register may be a few vectors
+        long = any(WEIGHTS.get(e.op, 1) >= LONG for item in loop.body for e in leaves(item))
+        return "deep" if long else None
 
     def loop_name(self, loop: Loop) -> str:
         """A name for the variable of a loop."""
@@ -311,19 +325,6 @@ def _rows(kernel: Kernel) -> set[int]:
         if loop.variable != kernel.main and any(isinstance(item, (Accumulate, Arg)) for item in loop.body)
     }
     return {0, 1} | {n for n in lengths if n is not None and n <= LITERAL}
-
-
-def _short(kernel: Kernel) -> set[int]:
-    """The loops that combine a row of a symbolic length in a register: the row may be a few vectors."""
-    outer = {item.variable for item in kernel.body if isinstance(item, Loop)}
-    return {
-        loop.variable
-        for loop in loops(kernel.body).values()
-        if not {loop.variable, loop.within} & outer
-        and loop.extent.constant is None
-        and any(isinstance(item, Accumulate) for item in loop.body)
-        and not any(isinstance(item, Loop) for item in loop.body)
-    }
 
 
 def _bracket(part: tuple[str, int]) -> str:

@@ -123,8 +123,11 @@ def _laid_out(node: Node, stored: set[Node], statements: Statements, old: Node) 
         first, second = (b, a) if swapped else (a, b)
         for layout in _layouts(first, second, output):
             made, copied = _contracted(old, layout, swapped)
-            elements = sum(_elements(x) for x in copied if x not in statements.formulas or not statements.is_stored(x))
-            elements += 0 if layout.out == output else _elements(made)
+            _, anew = _contracted(node, layout, swapped)
+            elements = 0 if layout.out == output else _elements(made)
+            for x, new in zip(copied, anew, strict=True):  # what is there already costs nothing
+                there = new in stored or x in statements.formulas and statements.is_stored(x)
+                elements += 0 if there else _elements(x)
             if (best is None or elements < best[0]) and _is_product(made, copied, statements):
                 best = elements, layout, swapped
     if best is None:  # nothing is summed over an axis of more than one element: a loop does it

@@ -19,6 +19,7 @@ import importlib
 import itertools
 import linecache
 import pickle
+import platform
 import re
 import struct
 import sys
@@ -30,8 +31,8 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from graphc.codegen import tiles
-from graphc.codegen.host import host_cpu
-from graphc.codegen.primitives import SHORT
+from graphc.codegen.host import host_cpu, vector_bytes
+from graphc.codegen.primitives import LOOP_NOTES
 from graphc.errors import RuntimeFault
 
 Signature = tuple[str, ...]
@@ -149,26 +150,34 @@ def _module(source: str, name: str, signature: Signature, namespace: Namespace, 
 
 
 def _noted(text: str) -> str:
-    """A module's text with the calls of SHORT replaced by metadata of their loops.
+    """A module's text with the calls of LOOP_NOTES replaced by metadata of their loops.
 
     The body of an innermost loop is one block, which ends with the branch back.
     """
-    if SHORT not in text:
+    if not any(name in text for name in LOOP_NOTES):
         return text
-    first = 1 + max((int(number) for number in re.findall(r"^!(\d+) =", text, re.MULTILINE)), default=-1)
+    free = 1 + max((int(number) for number in re.findall(r"^!(\d+) =", text, re.MULTILINE)), default=-1)
     lines: list[str] = []
-    notes = [f'!{first} = !{{!"llvm.loop.interleave.count", i32 2}}']
-    inside = False
+    notes: list[str] = []
+    count = 0
     for line in text.splitlines():
-        if SHORT in line:
-            inside = inside or " call " in line
+        name = next((name for name in LOOP_NOTES if name in line), None)
+        if name is not None:
+            count = LOOP_NOTES[name][_many_registers()] if " call " in line else count
             continue
-        if inside and line.startswith("  br "):
-            inside, number = False, first + len(notes)
-            notes.append(f"!{number} = distinct !{{!{number}, !{first}}}")
+        if count and line.startswith("  br "):
+            number = free + len(notes)
+            notes.append(f"!{number} = distinct !{{!{number}, !{number + 1}}}")
+            notes.append(f'!{number + 1} = !{{!"llvm.loop.interleave.count", i32 {count}}}')
             line += f", !llvm.loop !{number}"
+            count = 0
         lines.append(line)
     return "\n".join(lines + notes)
+
+
+def _many_registers() -> bool:
+    """Has the machine that is compiled for more than 16 vector registers?"""
+    return vector_bytes() == 64 or platform.machine().lower() in ("arm64", "aarch64")
 
 
 def _link_definitions(module: llvm.ModuleRef) -> None:

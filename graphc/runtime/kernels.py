@@ -56,7 +56,7 @@ def outline(text: str, signature: tuple[str, ...]) -> str:
     body = text[text.index("):") + 2 :]
     if body.lstrip().startswith('"""'):
         body = body.split('"""', 2)[2]
-    lines = (line for line in body.splitlines() if not line.lstrip().startswith("#"))
+    lines = (line for line in body.splitlines() if line.strip() and not line.lstrip().startswith("#"))
     plain = "\n".join((f"def kernel({parameters}):", *lines)) + "\n"
     return _NAME.sub(lambda name: names.get(name[0], name[0]), plain)
 

@@ -1,4 +1,4 @@
-"""Loops over rows of a symbolic length say that they may be short; the note reaches LLVM and changes no value."""
+"""What the compiler is told of loops: short rows, deep chains. The notes reach LLVM and change no value."""
 from __future__ import annotations
 
 import ctypes
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.codegen.primitives import SHORT
+from graphc.codegen.primitives import LOOP_NOTES
 from graphc.graph.dtype import f32
 from graphc.runtime import jit
 from tests.lowering.structure import lowered
@@ -41,6 +41,16 @@ def whole(x: gc.f32["N"]):
     return gc.outputs(total=gc.sum(x))
 
 
+@gc.model
+def chain(x: gc.f32["N"]):
+    return gc.outputs(y=gc.exp(gc.tanh(x)) * 2, z=x + 1)
+
+
+@gc.model
+def plain(x: gc.f32["N"]):
+    return gc.outputs(y=x * 2 + 1)
+
+
 def code(model):
     return "\n".join(lowered(model, dtype=f32).book.texts.values())
 
@@ -50,15 +60,33 @@ def test_rows_of_a_symbolic_length_alone_may_be_short():
     assert "short()" not in code(fixed) and "short()" not in code(whole)
 
 
-def test_the_note_is_on_the_loop_and_no_call_is_left():
-    words = jit.compiled_words(SUMS)
-    (text, *_), _ = jit._numba_ir(SUMS, "sums", SIGNATURE, words)
-    assert SHORT in text
+def test_loops_with_long_functions_are_deep():
+    assert code(chain).count("deep()") == 2, "a loop for each function"
+    assert "deep()" not in code(plain) and "deep()" not in code(softmax)
+
+
+@pytest.mark.parametrize("word", ["short", "deep"])
+def test_the_note_is_on_the_loop_and_no_call_is_left(word):
+    source = SUMS.replace("short", word)
+    (text, *_), _ = jit._numba_ir(source, "sums", SIGNATURE, jit.compiled_words(source))
+    assert f"graphc.{word}" in LOOP_NOTES and f"graphc.{word}" in text
     noted = jit._noted(text)
-    assert SHORT not in noted and noted.count("!llvm.loop !") == 1
-    with_note, without = (jit.inspect_llvm(t, "sums", SIGNATURE, jit.compiled_words(t))
-                          for t in (SUMS, SUMS.replace("            short()\n", "")))
-    assert SHORT not in with_note and with_note != without
+    assert "graphc." not in noted and noted.count("!llvm.loop !") == 1
+    assert f"i32 {LOOP_NOTES[f'graphc.{word}'][jit._many_registers()]}}}" in noted
+    without = SUMS.replace("            short()\n", "")
+    with_note, without = (jit.inspect_llvm(t, "sums", SIGNATURE, jit.compiled_words(t)) for t in (source, without))
+    assert "graphc." not in with_note and (word == "deep" or with_note != without)
+
+
+def test_registers_are_those_of_the_machine_compiled_for(monkeypatch):
+    monkeypatch.setattr(jit, "vector_bytes", lambda: 32)
+    monkeypatch.setattr(jit.platform, "machine", lambda: "x86_64")
+    assert not jit._many_registers()
+    monkeypatch.setattr(jit.platform, "machine", lambda: "aarch64")
+    assert jit._many_registers()
+    monkeypatch.setattr(jit.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(jit, "vector_bytes", lambda: 64)
+    assert jit._many_registers()
 
 
 @pytest.mark.parametrize("c", [0, 1, 15, 16, 31, 33, 96, 100, 1000])
