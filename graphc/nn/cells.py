@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import TraceError
-from ..frontend.functions import relu, sigmoid, split, tanh
+from ..frontend.functions import broadcast_to, relu, sigmoid, split, tanh
 from ..frontend.model import param
 from ..frontend.tensor import Tensor, fail, same_size
 from ..frontend.trace import scope
@@ -323,4 +323,4 @@ def fitting(name: str, kind: Kind, state: Any, batch: Any, x: Tensor) -> State:
         if s.dtype is not x.dtype or s.ndim != 2 or s.shape[1] != size:
             raise TraceError(message, how=how)
         same_size(s.node.shape[0], batch, message, how)
-    return given
+    return tuple(broadcast_to(s, (batch, s.shape[1])) for s in given)

@@ -160,8 +160,11 @@ def piecewise(*branches: tuple[Any, Any]) -> sp.Basic:
     return sp.Piecewise(*branches)
 
 
-def _random_bits(key: Any, counter: Any) -> int:
-    return int(random_bits(int(key), int(counter)))
+def _random_bits(key: Any, counter: Any) -> sp.Basic:
+    """A function of integers that SymPy knows by name, and can evaluate."""
+    from sympy.utilities.lambdify import implemented_function
+
+    return implemented_function("random_bits", lambda k, c: int(random_bits(int(k), int(c))))(key, counter)
 
 
 def _sigmoid_np(x: np.ndarray) -> np.ndarray:
@@ -419,7 +422,7 @@ _TABLE: tuple[Elementwise, ...] = (
     ),
     Elementwise(
         name="random_bits",
-        math=lambda key, counter: sp.utilities.lambdify.implemented_function("random_bits", _random_bits)(key, counter),
+        math=_random_bits,
         oracle=random_bits,
         samples=(Sample(((3, 1), (4,)), ((-1000, 1000), (-1000, 1000))),),
         latex="\\mathrm{{bits}}_{{{0}}}({1})",
