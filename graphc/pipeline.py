@@ -128,7 +128,7 @@ def program_graph(module: Module, entry: str, kind: str) -> Graph:
     A forward program whose kind ends with ":train" is one of a call that trains, as the others are.
     """
     training = not kind.startswith("forward:") or kind.endswith(":train")
-    return counting(for_training(_chosen(module, entry, kind), training))
+    return for_training(_chosen(module, entry, kind), training)
 
 
 def _chosen(module: Module, entry: str, kind: str) -> Graph:
@@ -204,7 +204,7 @@ def lower(
         ("canonicalise", lambda g: canonicalise(watch(g), fired)),
         ("stabilise", lambda g: stabilise(g, fired)),
         ("differentiate", expand),
-        ("optimise", lambda g: optimise(g, fired)),
+        ("optimise", lambda g: counting(optimise(g, fired))),
     ):
         graph = run(graph)
         if check:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypedDict, Unpack
 
 from ..errors import TraceError
@@ -147,16 +147,25 @@ class Stack:
 def _run(name: str, x: Tensor, options: Options, kind_of: Callable[[Weights], Kind]) -> tuple[Tensor, Any]:
     if x.broken:
         return x, Tensor(None)
-    given = {k: v for k, v in options.items() if k in Weights.__dataclass_fields__}
-    weights = Weights(**given)  # type: ignore[arg-type]
-    stack = Stack(**{k: v for k, v in options.items() if k not in given})  # type: ignore[arg-type]
     try:
+        weights, stack = _sorted(name, dict(options))
         kind = kind_of(weights)
         _check(name, x, stack)
         with scope(name):
             return _stacked(name, x, kind, weights, stack)
     except TraceError as error:
         return fail(error), Tensor(None)
+
+
+def _sorted(name: str, options: dict[str, Any]) -> tuple[Weights, Stack]:
+    """The options of the parameters, and those of the stack."""
+    own = [f.name for f in fields(Weights)]
+    known = [*own, *(f.name for f in fields(Stack))]
+    for key in options:
+        if key not in known:
+            raise TraceError(f"{name} has no option {key!r}", how=f"there are: {', '.join(known)}")
+    parts = ({k: v for k, v in options.items() if (k in own) is of_weights} for of_weights in (True, False))
+    return Weights(**next(parts)), Stack(**next(parts))
 
 
 def _check(name: str, x: Tensor, stack: Stack) -> None:

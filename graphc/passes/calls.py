@@ -29,7 +29,7 @@ def for_training(graph: Graph, training: bool) -> Graph:
 
 
 def counting(graph: Graph) -> Graph:
-    """The graph with one added to the counter of random numbers, if it draws any."""
+    """The graph with one added to the counter of random numbers, if what is left of it draws any."""
     counter = next((n for n in graph.nodes if n.op == "state" and n.attr("name") == COUNTER), None)
     if counter is None or counter in graph.updates:
         return graph
