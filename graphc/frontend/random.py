@@ -35,8 +35,10 @@ def uniform(shape: Shape = (), low: Value = 0.0, high: Value = 1.0, dtype: DType
     digits = 24 if kind is f32 else 53
     whole = cast(elementwise("right_shift", _bits(fn._shape(shape)), 64 - digits), kind)
     unit = (whole + 2.0 ** (digits - 1)) * 2.0**-digits
-    plain = is_weak(low) and is_weak(high) and (low, high) == (0, 1)
-    return unit if plain else low + (high - low) * unit
+    if is_weak(low) and is_weak(high) and (low, high) == (0, 1):
+        return unit
+    begin = lift(low, kind)
+    return begin + (lift(high, kind) - begin) * unit
 
 
 def normal(shape: Shape = (), mean: Value = 0.0, std: Value = 1.0, dtype: DType | None = None) -> Tensor:
@@ -49,8 +51,9 @@ def normal(shape: Shape = (), mean: Value = 0.0, std: Value = 1.0, dtype: DType 
         return Tensor(None)
     radius = fn.sqrt(-2.0 * fn.log(1.0 - uniform(shape, dtype=kind)))
     z = radius * fn.cos(2 * np.pi * uniform(shape, dtype=kind))
-    plain = is_weak(mean) and is_weak(std) and (mean, std) == (0, 1)
-    return z if plain else mean + std * z
+    if is_weak(mean) and is_weak(std) and (mean, std) == (0, 1):
+        return z
+    return lift(mean, kind) + lift(std, kind) * z
 
 
 def bernoulli(p: Value, shape: Shape | None = None) -> Tensor:

@@ -374,7 +374,7 @@ def test_a_loop_that_drops_nothing_does_not_count():
             h = gc.dropout(h, 0.5) + x_t
             return h, h
 
-        last, hs = gc.scan(step, gc.zeros(("B",)), x)
+        _, hs = gc.scan(step, gc.zeros(("B",)), x)
         return gc.outputs(hs=hs)
 
     m = gc.compile(loop, dtype="float64")
