@@ -26,6 +26,7 @@ from .graph.graph import Graph
 from .graph.node import Node, TensorType, size_names
 from .graph.text import print_graph
 from .lowering.cpu import for_cpu
+from .lowering.report import report
 from .lowering.schedule import Schedule, schedule
 from .ops.verify import verify
 from .passes.calls import asks_for_training, counting, for_training
@@ -236,6 +237,13 @@ def stage_text(module: Module, entry: str, kind: str, stage: str, target: str = 
     book = KernelBook(target)
     program = assemble(f"{entry}:{kind}", graph, steps, book)
     return head + (print_program(program) if stage == "lower" else book.text())
+
+
+def schedule_text(module: Module, entry: str, kind: str, target: str = "cpu") -> str:
+    """The steps of a program of an entry in words: what each computes, moves and costs, and why it is one."""
+    _, steps = lower(program_graph(module, entry, kind), target=target)
+    assert steps is not None
+    return f"# {entry}, {kind} program, {len(steps.steps)} steps\n\n{report(steps)}"
 
 
 MOST_FORWARD_PROGRAMS = 64

@@ -13,6 +13,8 @@ from ..errors import ArtifactError, ModelError
 from . import options, screen
 
 if TYPE_CHECKING:
+    from ..frontend.model import Module
+    from ..graph.graph import Graph
     from ..pipeline import Options
     from ..verify.certificate import Certificate
     from .source import Source
@@ -60,10 +62,20 @@ def run(
             "lower, codegen) and write nothing.",
         ),
     ] = None,
+    explain_schedule: Annotated[
+        bool,
+        typer.Option(
+            "--explain-schedule",
+            help="Print the steps of each program: what is computed together and why, the bytes that it moves and the "
+            "operations that it does; and write nothing.",
+        ),
+    ] = False,
     program: Annotated[
         ProgramName | None,
         typer.Option(
-            "--program", help="The program that --stop-after shows.  [default: gradient, or forward without a loss]"
+            "--program",
+            help="The program that --stop-after and --explain-schedule show.  [default: gradient, or forward without a "
+            "loss; for --explain-schedule each of them]",
         ),
     ] = None,
     emit: Annotated[
@@ -94,6 +106,7 @@ def run(
       graphc compile models/xor.py
       graphc compile models/xor.py --set hidden=8 -o build
       graphc compile models/xor.py --stop-after differentiate
+      graphc compile models/xor.py --explain-schedule
       graphc compile models/xor.py --strict
       graphc compile models/xor.py --target cuda --emit ptx --cc 80
     """
@@ -109,6 +122,9 @@ def run(
         chosen = Options(target.value, dtype.value if dtype else None, seed, verify, progress)
         if stop_after is not None:
             show_stage(source, chosen, stop_after, program)
+            return
+        if explain_schedule:
+            show_schedule(source, chosen, program)
             return
         with screen.timed() as seconds:
             compilation = source.compilation(chosen)
@@ -172,11 +188,31 @@ def write_ptx(texts: Mapping[str, str], folder: Path, cc: int) -> None:
 def show_stage(source: Source, chosen: Options, stage: str, program: ProgramName | None) -> None:
     """Print a program of each model after a stage."""
     from ..pipeline import stage_text
-    from ..train.optimisers import Adam
 
-    # a step is shown with Adam, which most models are trained with
-    module = source.trace(chosen, Adam() if program is ProgramName.step else None)
+    module = traced(source, chosen, program)
     for name, graph in module.entries.items():
         kind = program or (ProgramName.gradient if "loss" in graph.outputs else ProgramName.forward)
-        wanted = f"forward:{','.join(graph.outputs)}" if kind is ProgramName.forward else kind.value
-        screen.say(stage_text(module, name, wanted, stage, chosen.target).rstrip("\n"))
+        screen.say(stage_text(module, name, full_name(kind, graph), stage, chosen.target).rstrip("\n"))
+
+
+def show_schedule(source: Source, chosen: Options, program: ProgramName | None) -> None:
+    """Print the steps of the programs of each model, in words."""
+    from ..pipeline import schedule_text
+
+    module = traced(source, chosen, program)
+    for name, graph in module.entries.items():
+        both = [ProgramName.forward, ProgramName.gradient] if "loss" in graph.outputs else [ProgramName.forward]
+        for kind in [program] if program else both:
+            screen.say(schedule_text(module, name, full_name(kind, graph), chosen.target))
+
+
+def traced(source: Source, chosen: Options, program: ProgramName | None) -> Module:
+    """The models of a file; a step is shown with Adam, which most models are trained with."""
+    from ..train.optimisers import Adam
+
+    return source.trace(chosen, Adam() if program is ProgramName.step else None)
+
+
+def full_name(kind: ProgramName, graph: Graph) -> str:
+    """A program's kind as the pipeline names it."""
+    return f"forward:{','.join(graph.outputs)}" if kind is ProgramName.forward else kind.value

@@ -107,7 +107,7 @@ def run(
         )
     if program is not None and view is not View.fused:
         raise InputError("--program chooses what --view fused shows", how="add --view fused, or leave it out")
-    chosen = _format(format, output)
+    chosen = format_of(format, output)
     compiled = _compiled(model_or_folder, model, settings, seed)
     entry = choose(compiled, model)
     numbers = _numbers(entry, data, given) if data or given else None
@@ -117,7 +117,7 @@ def run(
     screen.say(f"the picture is {file}")
 
 
-def _format(format: Format | None, output: Path | None) -> str:
+def format_of(format: Format | None, output: Path | None) -> str:
     """The format asked for, or that of the file's name."""
     ending = output.suffix.lower().removeprefix(".") if output else ""
     known = [f.value for f in Format]

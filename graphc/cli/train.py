@@ -148,7 +148,7 @@ def run(
             Options(dtype=chosen.dtype, seed=chosen.seed, progress=bar.kernel), chosen.optimiser()
         )
         compiled = compilation.model()
-        dataset = _dataset(source, data, compiled.signature.inputs)
+        dataset = dataset_of(source, data, compiled.signature.inputs)
         result = fit(
             compiled,
             dataset,
@@ -200,7 +200,7 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {n: v for n, v in settings.items() if isinstance(v, (bool, int, float, str))}
 
 
-def _dataset(source: Source, path: Path | None, inputs: Sequence[Declared]) -> Dataset:
+def dataset_of(source: Source, path: Path | None, inputs: Sequence[Declared]) -> Dataset:
     """The data of --data, or of the model file."""
     from ..frontend.load import call_data
     from ..train.dataset import Dataset

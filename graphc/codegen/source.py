@@ -82,7 +82,11 @@ def print_kernel(kernel: Kernel) -> Source:
     doc.append('    """')
     text = (
         "\n".join(
-            [f"def {kernel.name}({', '.join([*printer.arrays, *sizes, *ends])}):", *doc, *(printer.lines or ["    pass"])]
+            [
+                f"def {kernel.name}({', '.join([*printer.arrays, *sizes, *ends])}):",
+                *doc,
+                *(printer.lines or ["    pass"]),
+            ]
         )
         + "\n"
     )
@@ -119,6 +123,7 @@ class Printer:
         self.used = _locals_used(kernel.body)
         self.rename: dict[str, str] = {}
         self.loops: dict[int, str] = {}
+        self.blocks: dict[int, tuple[int, str]] = {}  # of loops over blocks: a block's length, and where the last ends
         self.literal = {0, 1}  # sizes that are written as numbers
 
     def line(self, text: str, depth: int) -> None:
@@ -167,8 +172,14 @@ class Printer:
 
     def range(self, loop: Loop) -> str:
         """The arguments of `range` for a loop."""
+        if loop.within is not None:
+            begin, (length, end) = self.loops[loop.within], self.blocks[loop.within]
+            return f"{begin}, fmin({begin} + {length}, {end})"
         begin, end = ("begin", "end") if loop.variable == self.kernel.main else ("0", self.size(loop.extent))
-        return end if begin == "0" else f"{begin}, {end}"
+        if loop.step == 1:
+            return end if begin == "0" else f"{begin}, {end}"
+        self.blocks[loop.variable] = loop.step, end
+        return f"{begin}, {end}, {loop.step}"
 
     def first_maximum(self, item: Arg, depth: int) -> None:
         """NumPy's rule: the first of equals, and the first NaN before everything."""
@@ -274,7 +285,7 @@ class Printer:
                 parts.append(self.loops[axis] if coefficient == 1 else f"{self.loops[axis]}*{self.size(coefficient)}")
         if form.constant != 0 or not parts:
             parts.append(self.size(form.constant))
-        return " + ".join(parts)
+        return " + ".join(parts).replace("+ -", "- ")
 
     def position(self, position: Position, lookups: tuple[str, ...]) -> str:
         looked_up = [

@@ -114,11 +114,10 @@ def _residuals(scan: Scan, results: Iterable[Node]) -> tuple[list[Node], list[No
         if node in seen:
             continue
         seen.add(node)
+        computed = node in forward and node not in body.inputs and node.operands and not scan.recompute
         if node in body.given:
             given[node] = None
-        elif node in body.carries or node in body.elements:
-            residuals[node] = None
-        elif node in forward and not scan.recompute and node.operands and (node in kept or node.op not in LIGHT):
+        elif node in body.inputs or (computed and (node in kept or node.op not in LIGHT)):
             residuals[node] = None
         else:
             stack.extend(reversed(node.operands))

@@ -25,6 +25,7 @@ from .expression import (
     Symbol,
     Var,
     add,
+    is_number,
     measure,
     mul,
     neg,
@@ -35,6 +36,7 @@ from .expression import (
     variables,
     walk,
 )
+from .loops import over_steps, reached
 from .names import cotangent_of, symbols_for
 from .reading import Equation, Reading, flowing, fresh, stepped
 
@@ -94,14 +96,20 @@ def derive(graph: Graph, y: Node, wrt: Sequence[Node]) -> Derivation:
     named = names_of(graph)
     graph = expanded(replace(graph, outputs={"loss": y}, updates={}))
     loss = graph.outputs["loss"]
+    graph, after, came = over_steps(graph)
+    loss = graph.outputs["loss"]
+    named = {came.get(n, n): name for n, name in named.items()}
     named = {n: name for n, name in named.items() if n in set(graph.nodes)}
     flow = flowing(graph, set(wrt))
     kept = stepped(graph, flow, named)
+    kept += [n for n in dict.fromkeys(after.values()) if n not in set(kept)]  # carries have symbols in any case
+    order = {n: k for k, n in enumerate(graph.nodes)}
+    kept.sort(key=order.__getitem__)
     scopes = {n: next((o.scope for o in graph.tables.origins.get(n, ()) if o.scope), "") for n in kept}
     missing = [n for n in wrt if n not in set(kept)]
     symbols = symbols_for([*kept, *missing], named | {n: n.attr("name") for n in missing}, loss, scopes)
     derivation = Derivation(graph, loss, symbols, unreached=[n for n in wrt if n not in flow], named=set(named))
-    reading = Reading({n: symbols[n] for n in kept})
+    reading = Reading({n: symbols[n] for n in kept}, after)
     derivation.equations = [reading.equation(n) for n in kept if n.op not in LEAVES]
     _backward(derivation, flow, wrt)
     return derivation
@@ -121,7 +129,8 @@ def _backward(derivation: Derivation, flow: set[Node], wrt: Sequence[Node]) -> N
     start = deltas[symbols[loss]]
     derivation.cotangents.append(Cotangent(loss, start, (), (), ONE, ONE, ONE))
     known[start] = (), ONE
-    reached = {symbols[loss]}
+    reads = {e.symbol: [u.read.symbol for u in uses(e) if not is_number(u.local, 0)] for e in derivation.equations}
+    depended = reached(reads, symbols[loss])
     work = Insertion(derivation, known)
     for node in [*computed, *(n for n in wrt if n in flow)]:
         symbol = symbols[node]
@@ -129,13 +138,12 @@ def _backward(derivation: Derivation, flow: set[Node], wrt: Sequence[Node]) -> N
         parts = [
             (use, contribution(use, at, deltas[use.equation.symbol]))
             for use in read.get(symbol, [])
-            if use.equation.symbol in reached and use.local != Num(ONE.value * 0)
+            if use.equation.symbol in depended and not is_number(use.local, 0)
         ]
         if not parts:
             if node in set(wrt):
                 derivation.unreached.append(node)
             continue
-        reached.add(symbol)
         general = add(*(renamed(value) for _, value in parts))
         inserted = work.insert(general)
         closed, using = work.closed(inserted)

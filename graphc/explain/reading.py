@@ -37,6 +37,7 @@ from .expression import (
     number,
     total,
 )
+from .loops import PREVIOUS, previous
 from .solve import collect, solve, summed
 
 VIEWS = ("reshape", "transpose", "broadcast_to", "cast", "watched")
@@ -66,7 +67,7 @@ def flowing(graph: Graph, wrt: set[Node]) -> set[Node]:
     """The values that depend on a parameter so that a gradient flows through them."""
     found: set[Node] = set()
     for node in graph.nodes:
-        through = row_of(node.op).differentiable and any(o in found and o.dtype.is_float for o in node.operands)
+        through = node.op == PREVIOUS or row_of(node.op).differentiable and any(o in found and o.dtype.is_float for o in node.operands)
         if node.dtype.is_float and (node in wrt or through):
             found.add(node)
     return found
@@ -85,7 +86,7 @@ def stepped(graph: Graph, flow: set[Node], named: Mapping[Node, str]) -> list[No
             kept.append(node)
         elif node.operands and all(o in plain for o in node.operands) and (is_elementwise(node) or node.op in VIEWS):
             plain.add(node)
-        elif not _is_written_in(graph, node, flow, named):
+        elif node.op != PREVIOUS and not _is_written_in(graph, node, flow, named):
             kept.append(node)
     return kept
 
@@ -129,8 +130,8 @@ def _base(node: Node) -> Node:
 class Reading:
     """Elements of values as expressions over the symbols of a graph."""
 
-    def __init__(self, symbols: Mapping[Node, Symbol]):
-        self.symbols = symbols
+    def __init__(self, symbols: Mapping[Node, Symbol], after: Mapping[Node, Node] | None = None):
+        self.symbols, self.after = symbols, after or {}
 
     def equation(self, node: Node) -> Equation:
         indices = fresh(node.shape)
@@ -148,6 +149,9 @@ class Reading:
 
     def definition(self, node: Node, at: Sequence[Expr]) -> Expr:
         """One element as what the node computes it from."""
+        if node.op == PREVIOUS:
+            initial = self.element(node.operands[0], at[1:])
+            return previous(node, self.symbols[self.after[node]], initial, at)
         formula = row_of(node.op).formula(node)
         if formula is None and node.op == "reshape":
             return self.element(node.operands[0], reshaped(at, node.shape, node.operands[0].shape))

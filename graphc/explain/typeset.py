@@ -7,7 +7,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from ..graph.size import Size
+from ..graph.size import Quotient, Size
 from .box import Atom, Big, Box, Branches, Fence, Frac, Hat, Root, Row, Script, joined, op, row, var, word
 from .expression import Apply, Bracket, Cases, Expr, Extent, Num, Reduce, Ref, Symbol, Var, variables, walk
 from .reading import Equation
@@ -286,9 +286,11 @@ def size_box(size: Size) -> tuple[Box, int]:
         for atom, power in monomial:
             if isinstance(atom, str):
                 base: Box = var(atom)
-            else:
+            elif isinstance(atom, Quotient):
                 above, below = size_box(atom.numerator)[0], size_box(atom.divisor)[0]
                 base = Fence(row(above, "/", below), "⌊", "⌋")
+            else:
+                base = Fence(Root(size_box(atom.argument)[0]), "⌊", "⌋")
             factors.append(base if power == 1 else Script(base, None, Atom(str(power), "num")))
         terms.append(joined(factors, "·"))
     if not terms:

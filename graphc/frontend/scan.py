@@ -17,7 +17,7 @@ from ..ops.scan import Scan
 from ..ops.segments import MOST_BYTES, kept_bytes, segmented
 from . import functions
 from .nest import Nest, flatten
-from .tensor import Tensor, Value, cast, elementwise, fail, lift, record
+from .tensor import Tensor, Value, elementwise, fail, lift, record
 from .trace import Trace, caller, current
 
 Step = Callable[[Any, Any], Any]
@@ -76,9 +76,7 @@ def _known(tensors: Sequence[Tensor]) -> list[Node]:
 class _Loop:
     """One call of `scan`."""
 
-    def __init__(
-        self, trace: Trace, source: SourceLine | None, axis: int, reverse: bool, checkpoint: int | str | None
-    ):
+    def __init__(self, trace: Trace, source: SourceLine | None, axis: int, reverse: bool, checkpoint: int | str | None):
         self.trace, self.source, self.axis, self.reverse = trace, source, axis, reverse
         self.checkpoint = _checked(checkpoint)
         self.fit = Fit(source=source)
@@ -99,9 +97,7 @@ class _Loop:
         position = self._stand_in(TensorType(i64, ()))
         self.trace.positions.append(position)  # random numbers differ by it
         try:
-            returned = step(
-                carry_nest.build(map(Tensor, inside)), x_nest.build(map(Tensor, taken[: len(arrays)]))
-            )
+            returned = step(carry_nest.build(map(Tensor, inside)), x_nest.build(map(Tensor, taken[: len(arrays)])))
         finally:
             self.trace.positions.pop()
         if not isinstance(returned, tuple) or len(returned) != 2:
@@ -124,8 +120,8 @@ class _Loop:
             operands.insert(0, self._noted(build.make("arange", start=size(0), step=size(1), shape=(steps,))))
             taken.insert(0, position)
         self.trace.guards += self.fit.guards
-        last, stacks = self._results(self._loop(begin, operands, inside, taken, [*results, *ys], steps))
-        return carry_nest.build(map(Tensor, last)), y_nest.build(iter([self._moved(Tensor(s)) for s in stacks]))
+        ends, stacks = self._results(self._loop(begin, operands, inside, taken, [*results, *ys], steps))
+        return carry_nest.build(map(Tensor, ends)), y_nest.build(iter([self._moved(Tensor(s)) for s in stacks]))
 
     # -- what goes in -------------------------------------------------------------------------------------------
     def _arrays(self, nest: Nest, arrays: list[Node], length: SizeLike | None) -> tuple[Size, list[Node]]:
@@ -245,7 +241,14 @@ class _Loop:
         return node
 
 
-CHEAP = ("transpose", "reshape", "broadcast_to", "slice", "size", "arange")  # what a step does itself with what it captures
+CHEAP = (
+    "transpose",
+    "reshape",
+    "broadcast_to",
+    "slice",
+    "size",
+    "arange",
+)  # what a step does itself with what it captures
 
 
 def captures(results: Sequence[Node], own: set[Node]) -> list[Node]:

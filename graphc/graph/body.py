@@ -55,20 +55,23 @@ class Body:
 
 
 def make_body(
-    carries: Sequence[Node], elements: Sequence[Node], given: Sequence[Node], results: Iterable[Node], tables: SideTables
+    carries: Sequence[Node],
+    elements: Sequence[Node],
+    given: Sequence[Node],
+    results: Iterable[Node],
+    tables: SideTables,
 ) -> Body:
     """The body that computes some results from nodes that stand for its inputs: they are replaced by its own."""
     kinds = ((CARRY, carries), (ELEMENT, elements), (GIVEN, given))
-    groups = [tuple(body_input(kind, k, n.type) for k, n in enumerate(nodes)) for kind, nodes in kinds]
-    own = dict(zip((*carries, *elements, *given), (n for g in groups for n in g), strict=True))
+    inputs = [tuple(body_input(kind, k, n.type) for k, n in enumerate(nodes)) for kind, nodes in kinds]
+    own = dict(zip((*carries, *elements, *given), (n for group in inputs for n in group), strict=True))
     for old, new in own.items():
         tables.inherit(new, old)
-    return Body(*groups, tuple(replaced(results, own, tables)))
+    first, second, third = inputs
+    return Body(first, second, third, tuple(replaced(results, own, tables)))
 
 
-def replaced(
-    roots: Iterable[Node], new: Mapping[Node, Node], tables: SideTables | None = None
-) -> list[Node]:
+def replaced(roots: Iterable[Node], new: Mapping[Node, Node], tables: SideTables | None = None) -> list[Node]:
     """The roots with some of the nodes that they are computed from replaced by others of the same types."""
     known = dict(new)
     wanted = list(roots)
@@ -87,5 +90,3 @@ def dependents(roots: Iterable[Node], sources: Iterable[Node]) -> set[Node]:
         if any(o in found for o in node.operands):
             found.add(node)
     return found
-
-

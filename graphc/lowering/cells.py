@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..graph.size import Quotient, Size, size
+from ..graph.size import Quotient, Root, Size, size
 from .ir import Loop, Position, Store, loads, walk, written
 
 
@@ -78,10 +78,17 @@ def at_least(a: Size, b: Size | int) -> bool:
     )
 
 
-def _not_negative(quotient: Quotient) -> bool:
+def _not_negative(quotient: Quotient | Root) -> bool:
+    if isinstance(quotient, Root):
+        return True
     number = quotient.divisor.constant
-    return number is not None and number > 0 and all(
-        factor >= 0 and all(isinstance(atom, str) for atom, _ in monomial) for monomial, factor in quotient.numerator.terms
+    return (
+        number is not None
+        and number > 0
+        and all(
+            factor >= 0 and all(isinstance(atom, str) for atom, _ in monomial)
+            for monomial, factor in quotient.numerator.terms
+        )
     )
 
 

@@ -56,6 +56,8 @@ class Builder:
     spine: list[Loop] = field(default_factory=list)
     placed: dict[Node, Placed] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)  # why each of them stands here
+    again: dict[Node, int] = field(default_factory=dict)  # what is computed again, and its price
     sizes: set[Size] = field(default_factory=set)
     loops: int = 0
     locals: int = 0
@@ -95,6 +97,11 @@ class Builder:
                 return depth
         return len(self.spine)
 
+    def waits_for(self, statement: Statement) -> list[Node]:
+        """The values of the kernel that are complete only after the loop which the statement would have to share."""
+        read = [self.placed[a.array] for a in statement.accesses if a.array in self.placed]
+        return [p.statement.node for p in read if p.closed or p.loops and p.finished == 0]
+
     def has_room(self, statement: Statement) -> bool:
         """Does the kernel keep to the most parameters that one may have?"""
         arrays = self.arrays.keys() | {a.array for a in statement.accesses} | {statement.node}
@@ -102,8 +109,9 @@ class Builder:
         return len(arrays) <= MOST_ARRAYS and words <= MOST_WORDS
 
     # -- joining ------------------------------------------------------------------------------------------------
-    def add(self, statement: Statement, note: str) -> None:
+    def add(self, statement: Statement, note: str, reason: str) -> None:
         """Place a statement, sharing as many open loops as it can. Stores that nobody needs are taken out at the end."""
+        self.reasons.append(reason)
         order = loop_order(statement)
         self.sizes |= _sizes_of(statement)
         shared = max(self.depth(statement), 0)
@@ -249,6 +257,7 @@ class Builder:
         if producer is not None and producer.local is not None and self._in_register(producer, access, where):
             return Scalar("local", (), e.dtype, producer.local)
         if producer is not None and self._is_cheap(producer, access):
+            self.again[access.array] = producer.price
             return self._again(producer, access, lookups, where)
         position, looked_up = affine(0), []
         for index, stride in zip(access.map, strides_of(access.view), strict=True):
@@ -273,9 +282,7 @@ class Builder:
         producer = self.placed.get(access.array)
         return producer.price if producer is not None and self._is_cheap(producer, access) else 1
 
-    def _again(
-        self, producer: Placed, access: Access, lookups: tuple[Scalar, ...], where: dict[int, Affine]
-    ) -> Scalar:
+    def _again(self, producer: Placed, access: Access, lookups: tuple[Scalar, ...], where: dict[int, Affine]) -> Scalar:
         """The value of a producer at an element, computed from what the producer read."""
         looked_up = iter(lookups)
         values: dict[int, Affine | Scalar] = {}

@@ -17,6 +17,8 @@ WEIGHTS = {
     **{"div": 4, "sqrt": 4, "exp2": 7, "exp": 8, "log": 8, "log2": 8, "log1p": 10, "expm1": 10, "sigmoid": 12},
     **{"tanh": 14, "erf": 14, "sin": 16, "cos": 16, "pow": 24},
 }
+LONG = 7
+"""From this weight on, an operation is a function of many steps, each of which waits for the one before it."""
 CHEAP = 3
 """A value is computed again, and not stored, if that costs at most this: about a store, a load, and the space in cache."""
 
@@ -26,10 +28,19 @@ def operations(items: list[Statement]) -> Size:
     total = size(0)
     for item in items:
         if isinstance(item, Loop):
-            total = total + operations(item.before) + item.extent * operations(item.body) + operations(item.after)
+            total = total + operations(item.before) + _repeated(item) + operations(item.after)
         elif not isinstance(item, Note):
             total = total + _of(item)
     return total
+
+
+def _repeated(loop: Loop) -> Size:
+    """The operations of all iterations of a loop."""
+    if loop.step == 1:
+        return loop.extent * operations(loop.body)
+    inner = [x for x in loop.body if isinstance(x, Loop) and x.within == loop.variable]  # all blocks are its extent
+    rest = [x for x in loop.body if not any(x is y for y in inner)]
+    return operations(list(inner)) + (loop.extent + loop.step - 1) // loop.step * operations(rest)
 
 
 def _of(item: Statement) -> int:
@@ -38,10 +49,17 @@ def _of(item: Statement) -> int:
     return sum(1 for e in _distinct(item.expression) if _computes(e)) + int(combines)
 
 
+def weight(expression: Scalar) -> int:
+    """What an expression costs without what it reads, in additions."""
+    return price(expression, lambda e: 0)
+
+
 def price(expression: Scalar, read: Callable[[Scalar], int]) -> int:
     """What a value of an expression costs, in additions; `read` says what one of its `access` leaves does."""
     return sum(
-        WEIGHTS.get(e.op, 1) if _computes(e) else read(e) for e in _distinct(expression) if _computes(e) or e.op == "access"
+        WEIGHTS.get(e.op, 1) if _computes(e) else read(e)
+        for e in _distinct(expression)
+        if _computes(e) or e.op == "access"
     )
 
 

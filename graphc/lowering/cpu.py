@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ..graph.node import TensorType
+from .fission import fissioned
 from .ranges import divided
 from .rows import contracted
 from .schedule import Buffer, Launch, Repeat, Schedule, Step
+from .sums import accurate
 
 
 def for_cpu(steps: Schedule) -> Schedule:
@@ -45,4 +47,11 @@ def _launch(step: Launch, buffers: list[Buffer], touched: Counter[int]) -> Launc
     for array, length in lengths.items():
         buffer = buffers[step.buffers[array]]
         buffers[buffer.number] = replace(buffer, type=TensorType(buffer.type.dtype, (length,)))
-    return replace(step, kernel=divided(kernel))
+    kernel, sums = accurate(divided(kernel))
+    kernel, tiles = fissioned(kernel)
+    made = []
+    for array, length in (sums | tiles).items():
+        name, dtype = kernel.arrays[array].name, kernel.arrays[array].dtype
+        made.append(len(buffers))
+        buffers.append(Buffer(len(buffers), "temp", name, TensorType(dtype, (length,)), kernel.nodes[array]))
+    return replace(step, kernel=kernel, buffers=(*step.buffers, *made))

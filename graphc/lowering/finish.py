@@ -38,7 +38,15 @@ def finish(builder: Builder, name: str, names: dict[Node, str], needed: set[Node
 
     written = {same.get(n, n) for n in builder.written}
     arrays = [Array(names[node], node.dtype, node in written) for node in order]
-    return Kernel(name, order, arrays, collapse(map_places(builder.roots, renumbered)), builder.notes)
+    body = collapse(map_places(builder.roots, renumbered))
+    stored = {n for n in builder.arrays if builder.arrays[n] in number}
+    remarks = tuple(
+        f"{names[n]} is computed again where it is read: that costs {price} additions, and the storing of "
+        f"{n.type.numel} values is saved"
+        for n, price in builder.again.items()
+        if n not in stored
+    )
+    return Kernel(name, order, arrays, body, builder.notes, builder.reasons, remarks)
 
 
 def collapse(items: list[Statement]) -> list[Statement]:
@@ -62,7 +70,9 @@ def _contiguous(outer: Loop, inner: Loop) -> bool:
     """Is a step of the outer loop, everywhere, as long as all steps of the inner one?"""
     forms = []
     for item in walk(inner.body):
-        forms += [e.value.position.affine if e.op == "load" else e.value for e in leaves(item) if e.op in ("load", "index")]
+        forms += [
+            e.value.position.affine if e.op == "load" else e.value for e in leaves(item) if e.op in ("load", "index")
+        ]
         if isinstance(item, Store):
             forms.append(item.position.affine)
         elif isinstance(item, Arg):

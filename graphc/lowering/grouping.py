@@ -91,28 +91,48 @@ class _Grouping:
             return
         parts = [replace(s, part=True) for s in found] if _are_parts(found) else []
         if len(found) == 1 and found[0].plain:
-            self.place(found[0], self.joined(found[0], earliest))
-        elif parts and self.joined(parts[0], earliest) is not None:
+            self.place(found[0], *self.joined(found[0], earliest))
+        elif parts and self.joined(parts[0], earliest)[0] is not None:
             for part in parts:
-                before = self.groups[self.made[node]] if node in self.made else None
-                beside = isinstance(before, Builder) and before.has_room(part) and before.depth(part) == len(part.box)
-                self.place(part, before if beside else self.joined(part, earliest))
+                beside = self.groups[self.made[node]] if node in self.made else None
+                if isinstance(beside, Builder) and beside.has_room(part) and beside.depth(part) == len(part.box):
+                    self.place(part, beside, f"joined: another piece of {self.names[node]}, in the same iteration")
+                else:
+                    self.place(part, *self.joined(part, earliest))
         elif all(is_small(s) for s in found) and (found[0].init is None or is_small(_filling(found[0]))):
             self.together(found)
         else:  # each piece has a loop of its own
             pieces = [replace(s, init=None) for s in found]
-            for piece in [_filling(found[0]), *pieces] if found[0].init is not None else pieces:
-                self.place(piece, None)
+            name = self.names[node]
+            if found[0].init is not None:
+                self.place(
+                    _filling(found[0]), None, f"own kernel: what {name} begins with, before others are stored there"
+                )
+            for piece in pieces:
+                self.place(
+                    piece,
+                    None,
+                    f"own kernel: the pieces of {name} share no loop" if len(pieces) > 1 else "own kernel: it scatters",
+                )
 
-    def joined(self, statement: Statement, earliest: int) -> Builder | None:
-        """The kernel that a statement should join, of those that touch what it reads; None for one of its own."""
+    def joined(self, statement: Statement, earliest: int) -> tuple[Builder | None, str]:
+        """The kernel that a statement should join, of those that touch what it reads, None for one of its own; and why."""
         arrays = {a.array for a in statement.accesses}
         near = sorted({g for array in arrays for g in self.touched.get(array, ()) if g >= earliest})
         wanted = len(loop_order(statement))
         best: tuple[tuple[int, int, int], Builder] | None = None
+        multiplied = [
+            self.names[a] for a in arrays if a in self.made and isinstance(self.groups[self.made[a]], Product)
+        ]
+        why = "nothing that it reads is made or read by a kernel that it could join"
+        if multiplied:
+            why = f"{_list(sorted(multiplied))} comes from a matrix product"
         for index in near:
             builder = self.groups[index]
-            if not isinstance(builder, Builder) or not builder.has_room(statement):
+            if not isinstance(builder, Builder):
+                continue
+            if not builder.has_room(statement):
+                why = "the kernel it could join has as many arrays as a call passes"
                 continue
             depth = builder.depth(statement)
             alike = depth > 0 or not builder.loops and wanted == 0 or builder.small and is_small(statement)
@@ -121,14 +141,32 @@ class _Grouping:
             if depth >= 0 and alike and worth:
                 key = (int(producer), depth, index)
                 best = (key, builder) if best is None or key > best[0] else best
-        return None if best is None else best[1]
+            else:
+                waits = [self.names[n] for n in builder.waits_for(statement)]
+                what = self.read(arrays & (builder.placed.keys() if producer else builder.arrays.keys()))
+                why = (
+                    f"{_list(waits)} is complete only after the loop"
+                    if waits
+                    else f"it goes through {what} in other loops"
+                )
+        if best is None:
+            return None, f"own kernel: {why}"
+        (_, depth, _), builder = best
+        producer = bool(arrays & builder.placed.keys())
+        what = self.read(arrays & (builder.placed.keys() if producer else builder.arrays.keys()))
+        where = "in the same iteration" if depth else "beside it"
+        return builder, f"joined: reads {what} {where}" + ("" if producer else ", as the kernel does")
 
-    def place(self, statement: Statement, builder: Builder | None) -> None:
+    def read(self, arrays: set[Node]) -> str:
+        """The names of arrays, in the order of the graph."""
+        return _list([self.names[n] for n in self.names if n in arrays])
+
+    def place(self, statement: Statement, builder: Builder | None, reason: str) -> None:
         """Add a statement to a kernel, a new one if None."""
         if builder is None:
             builder = Builder(len(self.groups), frozenset(self.statements.root_sources))
             self.groups.append(builder)
-        builder.add(statement, describe(statement, self.names, self.graph))
+        builder.add(statement, describe(statement, self.names, self.graph), reason)
         builder.small = builder.small and is_small(statement)
         self.made[statement.node] = builder.number
         for array in [statement.node, *(a.array for a in statement.accesses)]:
@@ -140,10 +178,19 @@ class _Grouping:
         for k, statement in enumerate(found):
             if builder is not None and not builder.has_room(statement):
                 builder = None
-            self.place(replace(statement, init=None) if k else statement, builder)
+            reason = (
+                f"joined: another piece of {self.names[statement.node]}"
+                if builder
+                else "own kernel: several pieces, all small"
+            )
+            self.place(replace(statement, init=None) if k else statement, builder, reason)
             last = self.groups[self.made[statement.node]]
             assert isinstance(last, Builder)
             builder = last
+
+
+def _list(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def is_small(statement: Statement) -> bool:

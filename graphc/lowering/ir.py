@@ -18,6 +18,9 @@ from ..graph.node import Node
 from ..graph.scalar import Scalar
 from ..graph.size import Size
 
+MOST_WORDS = 62
+"""Parameters of a kernel, its range apart; the driver passes at most graphc.codegen.primitives.SCRATCH_WORDS in all."""
+
 
 @dataclass(frozen=True)
 class Position:
@@ -114,7 +117,8 @@ class Array:
 
 @dataclass
 class Kernel:
-    """A kernel: arrays (and the nodes whose values they hold), then statements. `notes` say in words what it computes.
+    """A kernel: arrays (and the nodes whose values they hold), then statements. `notes` say in words what it computes,
+    `reasons` why each of these statements is in this kernel, and `remarks` what else was decided.
 
     main: the variable of the loop that may run over a part of its range; None where the kernel runs as a whole.
     private: the arrays that such parts cannot share, by number: how copies of them are combined ("sum", "prod", "max",
@@ -126,6 +130,8 @@ class Kernel:
     arrays: list[Array]
     body: list[Statement]
     notes: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    remarks: tuple[str, ...] = ()
     main: int | None = None
     private: dict[int, str] = field(default_factory=dict)
 
@@ -172,6 +178,31 @@ def loads(item: Statement) -> Iterator[Load]:
 def written(items: Iterable[Statement]) -> set[int]:
     """The arrays that statements write."""
     return {item.array for item in walk(items) if isinstance(item, Store)}
+
+
+def sizes(items: Iterable[Statement]) -> set[Size]:
+    """Every size that statements need, but 0 and 1."""
+    found: set[Size] = set()
+
+    def form(f: Affine) -> None:
+        found.update((f.constant, *(coefficient for _, coefficient in f.terms)))
+
+    for item in walk(items):
+        if isinstance(item, Loop):
+            found.add(item.extent)
+        elif isinstance(item, (Arg, Store)):
+            form(item.position if isinstance(item, Arg) else item.position.affine)
+        for e in leaves(item):
+            if e.op == "index":
+                form(e.value)
+            elif e.op == "size":
+                found.add(e.value)
+        for position in [item.position] if isinstance(item, Store) else []:
+            found.update(position.strides)
+        for load in loads(item):
+            form(load.position.affine)
+            found.update(load.position.strides)
+    return {value for value in found if value.constant not in (0, 1)}
 
 
 def neutral(reduce: str, dtype: DType) -> Scalar:

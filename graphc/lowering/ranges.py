@@ -33,13 +33,25 @@ def divided(kernel: Kernel) -> Kernel:
     """The kernel with its main loop and its private arrays named; as it was where it must run as a whole."""
     found = [i for i, item in enumerate(kernel.body) if isinstance(item, Loop)]
     working = [i for i in found if not _fills(kernel.body[i])] or found
-    if len(working) != 1:
+    if not found:
         return kernel
+    if len(working) != 1:
+        return _whole(kernel, "it has several loops")
     (at,) = working
     main = kernel.body[at]
     assert isinstance(main, Loop)
     private = _private([*kernel.body[:at], *main.before], main, [*main.after, *kernel.body[at + 1 :]], kernel)
-    return kernel if private is None else replace(kernel, main=main.variable, private={**kernel.private, **private})
+    if isinstance(private, str):
+        return _whole(kernel, private)
+    copies = ", ".join(f"{kernel.arrays[array].name} by {reduce}" for array, reduce in private.items())
+    remark = f"divisible: iterations of range({main.extent}) touch cells of their own"
+    remark += f"; parts have copies of their totals, combined: {copies}" if copies else ""
+    remarks = (*kernel.remarks, remark)
+    return replace(kernel, main=main.variable, private={**kernel.private, **private}, remarks=remarks)
+
+
+def _whole(kernel: Kernel, why: str) -> Kernel:
+    return replace(kernel, remarks=(*kernel.remarks, f"runs as a whole: {why}"))
 
 
 def _fills(item: Statement) -> bool:
@@ -48,8 +60,8 @@ def _fills(item: Statement) -> bool:
     return all(isinstance(x, Store) and x.reduce == "assign" and x.expression.op == "const" for x in inside)
 
 
-def _private(before: list[Statement], main: Loop, after: list[Statement], kernel: Kernel) -> dict[int, str] | None:
-    """How the copies of each array are combined that parts cannot share; None where parts are not independent."""
+def _private(before: list[Statement], main: Loop, after: list[Statement], kernel: Kernel) -> dict[int, str] | str:
+    """How the copies of each array are combined that parts cannot share; or why parts are not independent."""
     registers: dict[str, Scalar] = {}
     begun: dict[int, Scalar] = {}
     for item in walk(before):
@@ -58,18 +70,18 @@ def _private(before: list[Statement], main: Loop, after: list[Statement], kernel
         elif isinstance(item, Store) and item.reduce == "assign" and item.expression.op == "const":
             begun[item.array] = item.expression
         elif not isinstance(item, (Loop, Note)):
-            return None
+            return "something is computed before its main loop"
     totals = _totals(main, registers)
     if totals is None:
-        return None
+        return "an iteration needs what those before it found"
     private: dict[int, str] = {}
     for item in after:
         if isinstance(item, Store) and item.reduce == "assign" and item.expression.op == "local":
             if item.expression.value not in totals or item.array in private:
-                return None
+                return "something is computed after its main loop"
             private[item.array] = totals[item.expression.value]
         elif not isinstance(item, Note):
-            return None
+            return "something is computed after its main loop"
     positions: dict[int, list[Position]] = {}
     stores: dict[int, list[Store]] = {}
     read: set[int] = set()
@@ -81,7 +93,7 @@ def _private(before: list[Statement], main: Loop, after: list[Statement], kernel
             positions.setdefault(item.array, []).append(item.position)
             stores.setdefault(item.array, []).append(item)
     if private.keys() & positions.keys():
-        return None
+        return "a total is written over what is read"
     extents = {variable: loop.extent for variable, loop in loops(kernel.body).items()}
     for array, found in stores.items():
         if kernel.private.get(array) == "scratch":
@@ -90,11 +102,11 @@ def _private(before: list[Statement], main: Loop, after: list[Statement], kernel
             continue
         (reduce, *others) = {store.reduce for store in found}
         if others or reduce == "assign" or array in read or any(store.lookups for store in found):
-            return None
+            return f"iterations meet in cells of {kernel.arrays[array].name}"
         if begun.get(array) is not neutral(reduce, kernel.arrays[array].dtype):
-            return None
+            return f"{kernel.arrays[array].name} does not begin with what changes nothing"
         private[array] = reduce
-    return private if begun.keys() <= private.keys() else None
+    return private if begun.keys() <= private.keys() else "an array is filled before its main loop"
 
 
 def _totals(main: Loop, begun: dict[str, Scalar]) -> dict[str, str] | None:
@@ -105,7 +117,10 @@ def _totals(main: Loop, begun: dict[str, Scalar]) -> dict[str, str] | None:
     for item in inside:
         if isinstance(item, Accumulate) and item.local not in own:
             start = begun.get(item.local)
-            if start is not neutral(item.reduce, item.expression.dtype) or totals.setdefault(item.local, item.reduce) != item.reduce:
+            if (
+                start is not neutral(item.reduce, item.expression.dtype)
+                or totals.setdefault(item.local, item.reduce) != item.reduce
+            ):
                 return None
         elif isinstance(item, Arg) and not {item.best, item.place} <= own:
             return None

@@ -30,7 +30,12 @@ def contracted(kernel: Kernel, own: Iterable[int]) -> tuple[Kernel, dict[int, Si
 
     private = {**kernel.private, **dict.fromkeys(found, "scratch")}
     body = map_places(kernel.body, place) if found else kernel.body
-    return replace(kernel, body=body, private=private), {array: length for array, (_, _, length) in found.items()}
+    lengths = {array: length for array, (_, _, length) in found.items()}
+    remarks = tuple(
+        f"{kernel.arrays[a].name} is {length} values that stay in cache: each iteration reads only what it stored itself"
+        for a, length in lengths.items()
+    )
+    return replace(kernel, body=body, private=private, remarks=kernel.remarks + remarks), lengths
 
 
 def _without(form: Affine, dropped: frozenset[int]) -> Affine:
@@ -47,8 +52,9 @@ def _shortened(array: int, kernel: Kernel, extents: Mapping[int, Size]) -> tuple
     shift = constants.pop() if len(constants) == 1 else affine(0).constant
     dropped: frozenset[int] = frozenset()
     length: Size | None = None
-    for depth, variable in enumerate(min((path for _, path in touched), key=len)):
-        if any(path[depth] != variable for _, path in touched):
+    for around in zip(*(path for _, path in touched), strict=False):
+        variable = around[0]
+        if set(around) != {variable}:
             break
         strides = {p.affine.coefficient(variable) for p in positions}
         if strides == {affine(0).constant}:

@@ -9,7 +9,8 @@ from ..graph.dtype import DType
 from ..graph.graph import Graph
 from ..graph.node import Node, TensorType
 from ..graph.size import Size, size
-from ..ops.scan import Scan, item
+from ..ops.scan import Scan
+from ..ops.scan import item as result_of
 from .cluster import Builder
 from .contractions import canonical_contractions
 from .describe import describe, readable_names, where
@@ -70,11 +71,15 @@ class CheckIndex:
 
 @dataclass(frozen=True)
 class Copy:
-    """Copy one buffer to another of the same type."""
+    """Copy one buffer to another of the same type; `why` says what for."""
 
     source: int
     target: int
     type: TensorType
+    why: str = "an output and a variable need memory of their own, and the value is wanted twice"
+
+
+BEGINS = "a loop writes over its carry, which begins as this"
 
 
 @dataclass(frozen=True)
@@ -323,14 +328,14 @@ class _Assembly:
             begin = self._rows(init)
             if k not in scan.paths:
                 place = places[carry.attr("name")] = self._result(found, node, k)
-                copies.append(Copy(begin, place, carry.type))
+                copies.append(Copy(begin, place, carry.type, BEGINS))
                 continue
             path = self._result(found, node, len(body.results) + scan.paths.index(k))
             before, after = (1, 0) if scan.reverse else (0, 1)
             places[carry.attr("name")] = row(path, carry.type, size(before), carry)
             places[f"path:{k}"] = row(path, carry.type, size(after), carry)
             first = scan.length * carry.type.numel if scan.reverse else size(0)
-            copies.append(Copy(begin, self._add("view", "init", carry.type, carry, View(path, first, size(0))), carry.type))
+            copies.append(Copy(begin, self._add("view", "init", carry.type, carry, View(path, first, size(0))), carry.type, BEGINS))
         for element, xs in zip(body.elements, scan.xs, strict=True):
             places[element.attr("name")] = row(self._rows(xs), element.type, size(0), element)
         for given, operand in zip(body.given, scan.given, strict=True):
@@ -343,7 +348,7 @@ class _Assembly:
 
     def _result(self, found: dict[int, Node], node: Node, k: int) -> int:
         """The buffer of a loop's result; one that nothing reads needs a place too."""
-        picked = found[k] if k in found else item(node, k)
+        picked = found[k] if k in found else result_of(node, k)
         if picked not in self.number:
             self.number[picked] = self._add("temp", self.names.get(picked, f"result_{k}"), picked.type, picked)
         return self.number[picked]

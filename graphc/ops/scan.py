@@ -25,12 +25,14 @@ from ..graph.scalar import Scalar
 from ..graph.size import Size, size
 from .row import Fit, Row, Sample, check_count
 
-
 MOVEMENTS = frozenset(("transpose", "reshape", "broadcast_to", "slice", "concat"))
-LIGHT = MOVEMENTS | frozenset(
-    """add sub mul div neg less less_equal greater greater_equal equal not_equal logical_and logical_or logical_not cast
-    where maximum minimum abs relu step sign floor stop_gradient watched arange within const size input""".split()
+COMPARISONS = frozenset(("less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "within"))
+LOGIC = frozenset(("logical_and", "logical_or", "logical_not", "where"))
+ARITHMETIC = frozenset(
+    ("add", "sub", "mul", "div", "neg", "maximum", "minimum", "abs", "relu", "step", "sign", "floor")
 )
+SAME = frozenset(("cast", "stop_gradient", "watched", "arange", "const", "size", "input"))
+LIGHT = MOVEMENTS | COMPARISONS | LOGIC | ARITHMETIC | SAME
 """Operations that are done where their result is read, at no cost worth a pass over memory: they are rather done again
 than their result kept for every step."""
 
@@ -94,7 +96,9 @@ def results_of(body: Body, length: Size, paths: Sequence[int]) -> TupleType:
     """The type of a scan."""
     carries = [n.type for n in body.carries]
     stacks = [TensorType(n.dtype, (length, *n.shape)) for n in body.gives]
-    return tuple_type([*carries, *stacks, *(TensorType(carries[k].dtype, (length + 1, *carries[k].shape)) for k in paths)])
+    return tuple_type(
+        [*carries, *stacks, *(TensorType(carries[k].dtype, (length + 1, *carries[k].shape)) for k in paths)]
+    )
 
 
 def item(node: Node, index: int) -> Node:

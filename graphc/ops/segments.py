@@ -40,7 +40,10 @@ def segmented(scan: Scan, steps: Size, tables: SideTables) -> tuple[list[Node], 
         return build.make("slice", x, start=(start, *others), step=ones, shape=(length, *x.shape[1:]))
 
     body = scan.body
-    stand_ins = [Node("input", (), TensorType(v.dtype, (steps, *v.shape)), name=f"segment:{k}") for k, v in enumerate(body.elements)]
+    stand_ins = [
+        Node("input", (), TensorType(v.dtype, (steps, *v.shape)), name=f"segment:{k}")
+        for k, v in enumerate(body.elements)
+    ]
     inner = replace(scan, length=steps, init=body.carries, xs=tuple(stand_ins), given=body.given)
     n = len(body.carries)
     results = [inner.last(k) for k in range(n)] + [inner.stacked(j) for j in range(len(body.gives))]

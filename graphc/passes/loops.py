@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from ..graph.body import Body, dependents, make_body, replaced
 from ..graph.graph import Graph, SideTables, with_operands
 from ..graph.node import Node, postorder
-from ..graph.size import size
 from ..ops import build
 from ..ops.build import make
 from ..ops.contract import split_spec
@@ -77,12 +76,13 @@ def _round(graph: Graph, fired: Firings | None) -> Graph:
 
 
 # -- loops that are one ----------------------------------------------------------------------------------------------
-MERGE = Rule("one loop", EXACT, "loops of the same carries over the same arrays are one that gives more", lambda n, m: None)
+MERGE = Rule(
+    "one loop", EXACT, "loops of the same carries over the same arrays are one that gives more", lambda n, m: None
+)
 
 
 def _merged(graph: Graph, fired: Firings | None) -> Graph:
     """Loops that differ only in what their steps give become one."""
-    results: dict[Node, Results] = {}
     wider: dict[object, Scan] = {}
     for _ in range(2):  # first what each must give, then the same with all of it
 
@@ -117,7 +117,12 @@ def _likeness(scan: Scan) -> object:
 
 # -- what is not needed ----------------------------------------------------------------------------------------------
 def _without(
-    scan: Scan, used: Iterable[int], carries: Sequence[int], gives: Sequence[int], put: dict[Node, Node], tables: SideTables
+    scan: Scan,
+    used: Iterable[int],
+    carries: Sequence[int],
+    gives: Sequence[int],
+    put: dict[Node, Node],
+    tables: SideTables,
 ) -> tuple[Scan, Results]:
     """The loop with only some carries and gives, inputs of the step replaced, and operands that it reads; its results."""
     body = scan.body
@@ -178,7 +183,9 @@ def constant_carry(scan: Scan, used: Collection[int], tables: SideTables) -> Res
     return place | {k: scan.init[k] for k in stays if k in used}
 
 
-@loop_rule("element of equal rows", EXACT, "what is the same at every step is shared by the steps; a number is written there")
+@loop_rule(
+    "element of equal rows", EXACT, "what is the same at every step is shared by the steps; a number is written there"
+)
 def uniform_element(scan: Scan, used: Collection[int], tables: SideTables) -> Results | None:
     body = scan.body
     put: dict[Node, Node] = {}
@@ -240,7 +247,9 @@ def _heavy(node: Node) -> bool:
     return node.op not in LIGHT
 
 
-@loop_rule("before the loop", VALUE_CHANGING, "what does not depend on the carries is computed once, for all steps together")
+@loop_rule(
+    "before the loop", VALUE_CHANGING, "what does not depend on the carries is computed once, for all steps together"
+)
 def hoist(scan: Scan, used: Collection[int], tables: SideTables) -> Results | None:
     body = scan.body
     changing = dependents(body.results, body.carries)
@@ -250,7 +259,9 @@ def hoist(scan: Scan, used: Collection[int], tables: SideTables) -> Results | No
     if scan.recompute:
         early = []  # it keeps as little as it can of all steps
     early = _outermost(early, body, by_step)
-    once = [n for n in body.nodes if n in shared and n.op not in MOVEMENTS and n.op != "input" and (n.shape or _heavy(n))]
+    once = [
+        n for n in body.nodes if n in shared and n.op not in MOVEMENTS and n.op != "input" and (n.shape or _heavy(n))
+    ]
     once = _outermost(once, body, shared)
     if not early and not once:
         return None
@@ -316,7 +327,7 @@ def sink(scan: Scan, used: Collection[int], tables: SideTables) -> Results | Non
     all_gives = wider.body.gives
     rest = [k for k in range(n) if k not in terms]
     wanted = {*range(n), *range(n, n + len(all_gives))}
-    new, place = _without(wider, wanted, rest, range(len(all_gives)), {}, tables)
+    _, place = _without(wider, wanted, rest, range(len(all_gives)), {}, tables)
     stacks: dict[Node, Operand] = {v: (o, True) for v, o in zip(body.elements, scan.xs, strict=True)}
     stacks |= {v: (o, False) for v, o in zip(body.given, scan.given, strict=True)}
     stacks |= {v: (place[n + all_gives.index(v)], True) for v in more}
@@ -340,7 +351,9 @@ def _term(body: Body, k: int) -> tuple[str, Node] | None:
         return None
     a, b = new.operands
     other = b if a is carry else a if new.op == "add" and b is carry else None
-    if other is None or other is carry or new in body.gives or body.new_carries.count(new) > 1 or carry in body.gives:
+    if other is None or other is carry:
+        return None
+    if body.results.count(new) > 1 or carry in body.results:
         return None
     readers = [n for n in body.nodes if carry in n.operands or new in n.operands]
     return (new.op, build.broadcast_to(other, carry.shape)) if readers == [new] else None
@@ -355,7 +368,7 @@ def _begins(root: Node, kept: set[Node], body: Body) -> list[Node]:
 
 def _late(root: Node, kept: set[Node], body: Body) -> list[Node]:
     """What would be computed after the loop."""
-    return [n for n in postorder([root], kept | set(body.inputs))]
+    return postorder([root], kept | set(body.inputs))
 
 
 def _weighs(root: Node, kept: set[Node], body: Body) -> bool:

@@ -151,7 +151,7 @@ def _box(box: Box, direction: str) -> str:
         return f"{_quote(box.id)} [shape=plain, margin=0, label=<{_wire(box, direction)}>, tooltip={tooltip}];"
     style = BOX[box.kind]
     return (
-        f'{_quote(box.id)} [shape={style.shape}, style="{style.style}", fillcolor="{style.fill}", '
+        f'{_quote(box.id)} [shape={style.shape}, style="{style.style}", fillcolor="{box.fill or style.fill}", '
         f'color="{style.border}", penwidth={style.width}, peripheries={style.borders}, label=<{_lines(box.lines)}>, '
         f"tooltip={tooltip}];"
     )

@@ -1,15 +1,21 @@
-"""The view `fused`: what runs. Kernels with the statements fused into them, matrix products, and the buffers between."""
+"""The view `fused`: what runs. Kernels with the statements fused into them, matrix products, and the buffers between.
+
+With a profile each kernel tells its time, and is the darker the longer it takes.
+"""
 
 from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ..graph.size import Size, size
-from ..runtime.program import Buffer, Instruction, Program
+from ..runtime.profile import Profile, Timing, time_text
+from ..runtime.program import Buffer, Instruction, Loop, Program
 from .notation import size_text
 from .picture import Box, Edge, Line, Picture
+from .style import heat
 
 MOST = 24
 """Statements of a kernel that are listed."""
@@ -20,10 +26,12 @@ LEGEND = (
     ("const", "constant"),
     ("kernel", "kernel, its fused statements"),
     ("product", "matrix product"),
+    ("timed product", "matrix product"),
     ("check", "check of indices"),
     ("output", "outputs"),
     ("buffer", "buffer, its shape and bytes"),
 )
+HOT = ("hot", "the darker, the more of the time")
 
 
 @dataclass(frozen=True)
@@ -35,8 +43,8 @@ class Kernel:
     statements: tuple[str, ...]
 
 
-def fused(program: Program, source: str, title: str, subtitle: str = "") -> Picture:
-    """The picture of a program and the source of its kernels."""
+def fused(program: Program, source: str, title: str, subtitle: str = "", profile: Profile | None = None) -> Picture:
+    """The picture of a program and the source of its kernels; with a profile of it, their times."""
     kernels = read_kernels(source)
     picture = Picture(title, subtitle)
     maker: dict[int, str] = {}
@@ -47,6 +55,8 @@ def fused(program: Program, source: str, title: str, subtitle: str = "") -> Pict
             maker[number] = f"b{number}"
     for step, instruction in enumerate(_calls(program)):
         box = _box(step, instruction, program, kernels)
+        if profile is not None and (timing := _timings(program, profile)[step]) is not None:
+            box = _timed(box, timing, profile)
         picture.boxes.append(box)
         written = _written(instruction, kernels)
         for number in dict.fromkeys(n for n, _ in instruction.arrays):
@@ -72,13 +82,32 @@ def fused(program: Program, source: str, title: str, subtitle: str = "") -> Pict
     used = {e.tail for e in picture.edges} | {e.head for e in picture.edges}
     picture.boxes = [b for b in picture.boxes if b.id in used or not b.id.startswith("b")]
     kinds = {b.kind for b in picture.boxes}
-    picture.legend = [(k, t) for k, t in LEGEND if k in kinds]
+    picture.legend = [(k, t) for k, t in LEGEND if k in kinds] + ([] if profile is None else [HOT])
     return picture
 
 
 def _calls(program: Program) -> list[Instruction]:
     """Every instruction over whole arrays: a loop's once, and its rows as the arrays that they are rows of."""
     return [replace(i, arrays=tuple((program.root(n), o) for n, o in i.arrays)) for i in program.calls]
+
+
+def _timings(program: Program, profile: Profile) -> list[Timing | None]:
+    """The time of each instruction; None inside loops, which are timed as a whole."""
+    found: list[Timing | None] = []
+    for instruction, timing in zip(program.instructions, profile.timings, strict=True):
+        found += [None for _ in instruction.calls] if isinstance(instruction, Loop) else [timing]
+    return found
+
+
+def _timed(box: Box, timing: Timing, profile: Profile) -> Box:
+    """The box of an instruction with its time, and coloured by it."""
+    share = profile.share(timing)
+    lines = (
+        Line(f"{time_text(timing.seconds)}, {share:.1%} of the time", "time"),
+        Line(f"{timing.fraction:.0%} of peak ({timing.bound})", "note"),
+    )
+    kind = "timed product" if box.kind == "product" else box.kind  # whose own colour does not compete
+    return replace(box, kind=kind, lines=(*box.lines, *lines), fill=heat(share))
 
 
 def read_kernels(source: str) -> dict[str, Kernel]:
@@ -99,6 +128,25 @@ def read_kernels(source: str) -> dict[str, Kernel]:
     return found
 
 
+def told(instruction: Instruction, program: Program, kernels: Mapping[str, Kernel]) -> tuple[list[str], list[str]]:
+    """(what an instruction computes, a formula each; the model's lines that it comes from)"""
+    buffers = [program.buffers[n] for n, _ in instruction.arrays]
+    if instruction.kernel.startswith("check_index"):
+        return [f"0 ≤ {buffers[0].name} < {size_text(instruction.sizes[1])}"], [instruction.where]
+    if instruction.kernel == "copy":
+        return [f"{buffers[0].name} = {buffers[1].name}"], []
+    if instruction.fixed:
+        statements = [_split(instruction.message)]
+    else:
+        kernel = kernels[instruction.kernel]
+        # a kernel that several steps share is written with the names of the first: here with those of this step
+        names = {a: _plain(b.name) for a, b in zip(kernel.arrays, buffers, strict=False)}
+        statements = [_split(s) for s in kernel.statements]
+        statements = [(re.sub(r"\w+", lambda m: names.get(m[0], m[0]), f), where) for f, where in statements]
+    places = [line for _, where in statements for line in where.split("   ")[1:]]  # the type stands before them
+    return [formula for formula, _ in statements], list(dict.fromkeys(places))
+
+
 def _written(instruction: Instruction, kernels: dict[str, Kernel]) -> list[int]:
     """The buffers that an instruction writes."""
     numbers = [n for n, _ in instruction.arrays]
@@ -112,37 +160,20 @@ def _written(instruction: Instruction, kernels: dict[str, Kernel]) -> list[int]:
 
 def _box(step: int, instruction: Instruction, program: Program, kernels: dict[str, Kernel]) -> Box:
     order = f"{step + 1} · "
-    buffers = [program.buffers[n] for n, _ in instruction.arrays]
+    formulas, places = told(instruction, program, kernels)
+    texts = [Line(text, "code") for text in formulas[:MOST]]
+    if len(formulas) > MOST:
+        texts.append(Line(f"… and {len(formulas) - MOST} more", "code"))
     cost = _operations(instruction.operations)
     if not instruction.fixed:
-        kernel = kernels[instruction.kernel]
-        # a kernel that several steps share is written with the names of the first: here with those of this step
-        names = {a: _plain(b.name) for a, b in zip(kernel.arrays, buffers, strict=False)}
-        texts = [re.sub(r"\w+", lambda m: names.get(m[0], m[0]), _split(s)[0]) for s in kernel.statements]
-        lines = [Line(f"{order}kernel {instruction.kernel}", "head"), *(Line(t, "code") for t in texts[:MOST])]
-        if len(texts) > MOST:
-            lines.append(Line(f"… and {len(texts) - MOST} more", "code"))
-        return Box(f"s{step}", "kernel", (*lines, *cost), tooltip=instruction.kernel)
+        lines = (Line(f"{order}kernel {instruction.kernel}", "head"), *texts, *cost)
+        return Box(f"s{step}", "kernel", lines, tooltip=instruction.kernel)
     if instruction.kernel.startswith("gemm"):
-        formula, where = _split(instruction.message)
-        return Box(
-            f"s{step}",
-            "product",
-            (Line(f"{order}matrix product", "head"), Line(formula, "code"), *_of_sizes(instruction.sizes), *cost),
-            tooltip=where or instruction.kernel,
-        )
+        lines = (Line(f"{order}matrix product", "head"), *texts, *_of_sizes(instruction.sizes), *cost)
+        return Box(f"s{step}", "product", lines, tooltip=", ".join(places) or instruction.kernel)
     if instruction.kernel.startswith("check_index"):
-        limit = size_text(instruction.sizes[1])
-        return Box(
-            f"s{step}", "check", (Line(f"{order}check", "plain"), Line(f"0 ≤ {buffers[0].name} < {limit}", "plain"))
-        )
-    if instruction.kernel == "copy":
-        return Box(
-            f"s{step}", "kernel", (Line(f"{order}copy", "head"), Line(f"{buffers[0].name} = {buffers[1].name}", "code"))
-        )
-    return Box(
-        f"s{step}", "kernel", (Line(f"{order}{instruction.kernel}", "head"), Line(instruction.message or " ", "code"))
-    )
+        return Box(f"s{step}", "check", (Line(f"{order}check", "plain"), Line(formulas[0], "plain")))
+    return Box(f"s{step}", "kernel", (Line(f"{order}{instruction.kernel}", "head"), *texts))
 
 
 def _split(statement: str) -> tuple[str, str]:

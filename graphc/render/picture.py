@@ -15,13 +15,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Box:
-    """A thing in the picture. kind: see style.BOX; cluster: the id of the cluster around it; tooltip: shown on pointing."""
+    """A thing in the picture. kind: see style.BOX; cluster: the id of the cluster around it; tooltip: shown on pointing;
+    fill: a colour in place of the kind's."""
 
     id: str
     kind: str
     lines: tuple[Line, ...]
     cluster: str = ""
     tooltip: str = ""
+    fill: str = ""
 
 
 @dataclass(frozen=True)

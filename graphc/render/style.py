@@ -59,6 +59,8 @@ BOX = {
     "product": BoxStyle("#DCEFFB", SKY, style="filled", width=2),
     "buffer": BoxStyle("#FFFFFF", "#FFFFFF", style="filled", width=0),
     "check": BoxStyle("#FFFFFF", GREY, shape="hexagon", style="filled,dashed"),
+    "timed product": BoxStyle("#FFFFFF", SKY, style="filled", width=2),
+    "hot": BoxStyle("#F2A95C", "#4D4D4D"),
 }
 
 TEXT = {
@@ -73,6 +75,7 @@ TEXT = {
     "scope": TextStyle(colour=GREY, bold=True, left=True),
     "place": TextStyle(colour=GREY, points=10, left=True),
     "note": TextStyle(colour=GREY, points=10, left=True),
+    "time": TextStyle(points=10, bold=True, left=True),
     "head": TextStyle(points=12, bold=True, left=True),
 }
 
@@ -91,3 +94,10 @@ EDGE = {
 
 CLUSTER = {"scope": ("#F7F7F2", "#8C8C8C"), "repeat": ("#EEF3F7", BLUE), "adjoint": ("#FDF4EE", VERMILLION)}
 """Fill and border of a kind of cluster."""
+
+
+def heat(part: float) -> str:
+    """White for 0, and darker up to the fill of the box `hot` for 1: equal steps of the part's square root, so that
+    a tenth can be told from nothing."""
+    end = (int(BOX["hot"].fill[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(255 + (channel - 255) * min(part, 1.0) ** 0.5):02X}" for channel in end)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count, pairwise
 
-from . import products
-from .driver import STATUS_SLOT, ZERO_SLOT, Argument, Call, Moving, Own, Repeat, trailing
+from . import blas, products
+from .driver import STATUS_SLOT, ZERO_SLOT, Argument, Call, Moving, Own, Repeat
 from .memory import address
 from .packing import Packed
 from .program import ALIGNMENT, NOTHING, Instruction, Loop, Program, plan_arena
@@ -52,11 +52,16 @@ class Binder:
 
     def bind(self, program: Program) -> tuple[list[Call | Repeat], int]:
         """(calls, bytes of the arena)"""
-        offsets, length = plan_arena(program, self.sizes)
-        calls, extra = self._calls(program, program.instructions, offsets, length, count(1), {})
-        return calls, length + extra
+        groups, length = self.by_instruction(program)
+        return [call for group in groups for call in group], length
 
-    def _calls(
+    def by_instruction(self, program: Program) -> tuple[list[list[Call | Repeat]], int]:
+        """(the calls of each instruction, bytes of the arena)"""
+        offsets, length = plan_arena(program, self.sizes)
+        groups, extra = self._groups(program, program.instructions, offsets, length, count(1), {})
+        return groups, length + extra
+
+    def _groups(
         self,
         program: Program,
         instructions: Iterable[Instruction | Loop],
@@ -64,12 +69,13 @@ class Binder:
         length: int,
         tags: Iterator[int],
         panels: Mapping[Operand, Argument],
-    ) -> tuple[list[Call | Repeat], int]:
-        """(calls, bytes beyond the arena's `length` that they need); an instruction's tag is its number among all.
+    ) -> tuple[list[list[Call | Repeat]], int]:
+        """(the calls of each instruction, bytes beyond the arena's `length` that they need).
 
-        panels: right-hand operands of products that are packed already.
+        tags: an instruction is told by its number among all. panels: right-hand operands of products that are packed
+        already.
         """
-        calls: list[Call | Repeat] = []
+        groups: list[list[Call | Repeat]] = []
         extra = 0  # what the parts of one instruction have of their own; no two instructions run at once
 
         def place(number: int) -> Argument:
@@ -78,10 +84,11 @@ class Binder:
         for instruction in instructions:
             if isinstance(instruction, Loop):
                 packing, own, size = self._packed_once(program, instruction, length, place, panels)
-                calls += packing
-                inner, needed = self._calls(program, instruction.body, offsets, length + size, tags, {**panels, **own})
+                inner, needed = self._groups(program, instruction.body, offsets, length + size, tags, {**panels, **own})
                 moving = tuple(self._moving(program, number, place) for number in instruction.views)
-                calls.append(Repeat(instruction.count.evaluate(self.sizes), next(self.counters), moving, tuple(inner)))
+                body = tuple(call for group in inner for call in group)
+                times = instruction.count.evaluate(self.sizes)
+                groups.append([*packing, Repeat(times, next(self.counters), moving, body)])
                 extra = max(extra, size + needed)
                 continue
             tag = next(tags)
@@ -99,9 +106,9 @@ class Binder:
                     arguments.append((STATUS_SLOT, 0))
                     values.append(tag)
                 made, needed = [Call(self._address(instruction), (*arguments, *_integers(values)))], 0
-            calls += made
+            groups.append([*made])
             extra = max(extra, needed)
-        return calls, extra
+        return groups, extra
 
     def _moving(self, program: Program, number: int, place: Callable[[int], Argument]) -> Moving:
         """A view as a slot that moves."""
@@ -205,30 +212,32 @@ class Binder:
             assert self.packed is not None
             plan = products.plan(t, m, n, k, lda, ldb, bool(trans_a), bool(trans_b), bool(accumulate), True, parts)
             name, start = program.buffers[number].name, offset.evaluate(self.sizes)
-            panels = self.packed.operand(name, start, t, n, k, ldb, bool(trans_b))
-            arguments[1] = (ZERO_SLOT, address(panels))
+            packed = self.packed.operand(name, start, t, n, k, ldb, bool(trans_b))
+            arguments[1] = (ZERO_SLOT, address(packed))
         operand = Operand(number, offset.evaluate(self.sizes), t, n, k, ldb, bool(trans_b))
         if operand in panels:
             plan = products.plan(t, m, n, k, lda, ldb, bool(trans_a), bool(trans_b), bool(accumulate), True, parts)
             arguments[1] = panels[operand]
         bounds = cut(batch, 1, self._parts(time * batch)) if several else cut(plan.extent, plan.grain, parts)
         stride = _aligned(plan.work)
-        work = (self.arena_slot, free)
-        own = (Own(3, (self.arena_slot, free + stride), stride),) if len(bounds) > 1 else ()
-        with_blas = bool(plan.how & products.USE_BLAS)
+        kernel, work = "gemm", (self.arena_slot, free)
+        own: tuple[Own, ...] = ()
+        if plan.how & products.USE_BLAS:
+            kernel, work = "blas", (ZERO_SLOT, blas.routines("s" if t == "f32" else "d"))
+        elif len(bounds) > 1:
+            own = (Own(3, (self.arena_slot, free + stride), stride),)
+        one = self.addresses[f"{kernel}_{t}", True]
         common = [m, n, k, lda, ldb, ldc, plan.how]
         if several:
-            many = self.addresses[f"gemm_batch_{t}", True]
-            rest = [*common, *batched[1:], *trailing(f"gemm_batch_{t}", with_blas), 0, batch]
-            calls = [Call(many, (*arguments, work, *_integers(rest)), bounds, own)]
+            rest = [*common, *batched[1:], one, 0, batch]
+            calls = [Call(self.addresses[f"batch_{t}", True], (*arguments, work, *_integers(rest)), bounds, own)]
         else:
             itemsize = products.ITEMSIZE[t]
-            rest = [*common, *trailing(f"gemm_{t}", with_blas), 0, plan.extent]
             calls = []
             for i in range(batch):
                 steps = [i * s * itemsize for s in batched[1:]] or [0, 0, 0]
                 where = [(slot, offset + step) for (slot, offset), step in zip(arguments, steps, strict=True)]
-                calls.append(Call(self.addresses[f"gemm_{t}", True], (*where, work, *_integers(rest)), bounds, own))
+                calls.append(Call(one, (*where, work, *_integers([*common, 0, plan.extent])), bounds, own))
         return calls, stride * max(len(bounds), 1)
 
 
@@ -240,19 +249,21 @@ def cut(extent: int, grain: int, parts: int) -> tuple[tuple[int, int], ...]:
     return tuple((a, b) for a, b in pairwise(edges))
 
 
-def needed_kernels(program: Program) -> set[str]:
-    """The fixed kernels that bound calls may use besides those that instructions name."""
-    found = {"run", "part", "share", "work"}
+def needed_kernels(program: Program, threads: int) -> set[str]:
+    """The fixed kernels that bound calls of a program may use."""
+    found = {"run"}
+    loops = any(isinstance(i, Loop) for i in program.instructions)
     for instruction in program.calls:
-        if instruction.kernel.startswith("gemm_batch"):
-            found.add(instruction.kernel.replace("_batch", ""))
-        if instruction.kernel.startswith("gemm") and any(isinstance(i, Loop) for i in program.instructions):
-            found.add(f"pack_{instruction.kernel.rsplit('_', 1)[1]}")  # a loop may read an operand again and again
+        if instruction.kernel.startswith("gemm"):
+            t = instruction.kernel.rsplit("_", 1)[1]
+            found |= {*products.kernels_of(t), *([f"pack_{t}"] if loops else [])}
+        elif instruction.fixed:
+            found.add(instruction.kernel)
         for private in instruction.private:
-            if private.reduce != "scratch":
+            if threads > 1 and private.reduce != "scratch":
                 dtype = program.buffers[instruction.arrays[private.array][0]].dtype
                 found.add(f"combine_{private.reduce}_{dtype}")
-    return found
+    return found | ({"part", "share", "work"} if threads > 1 else set())
 
 
 def _integers(values: list[int]) -> list[Argument]:

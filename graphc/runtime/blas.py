@@ -61,6 +61,17 @@ def address(routine: str) -> int:
     return function.value
 
 
+@functools.cache
+def routines(letter: str) -> int:
+    """The address of two words: the addresses of gemm and gemv for float32 ("s") or float64 ("d"). Loads the library."""
+    words = (ctypes.c_int64 * 2)(address(f"{letter}gemm"), address(f"{letter}gemv"))
+    _words.append(words)
+    return ctypes.addressof(words)
+
+
+_words: list[object] = []  # what addresses were given of
+
+
 def config() -> str:
     """The library's version and the kernels it chose, in its own words. Loads the library."""
     describe = library().scipy_openblas_get_config

@@ -27,8 +27,9 @@ from graphc.runtime import jit
 Progress = Callable[[int, int, str], None]
 """Called as progress(done, total, name) while kernels are compiled."""
 
-KERNELS_A_WORKER = 16
-"""A worker process is started for so many missing kernels: it needs most of a second until its first is done."""
+TEXT_A_WORKER = 6000
+"""A worker process is started for so many characters of missing kernels. Compiling takes about 100 µs for each of them,
+and a worker needs as long as for 4000 until it is ready."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,8 @@ def _compile(kernels: Sequence[KernelSource], progress: Progress | None) -> dict
 
     # Numba compiles one function at a time in a process, so side by side takes processes. This one takes kernels from
     # the same queue: it may be through before a worker has even started.
-    queue = deque(kernels)
-    helpers = min(_processors() - 1, len(kernels) // KERNELS_A_WORKER)
+    queue = deque(sorted(kernels, key=lambda k: -len(k.source)))  # the longest first: at the end all are done together
+    helpers = min(_processors() - 1, sum(len(k.source) for k in kernels) // TEXT_A_WORKER)
     workers = [_Worker(queue, keep) for _ in range(helpers)]
     try:
         while True:

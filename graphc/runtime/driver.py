@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from graphc.codegen.primitives import SCRATCH_WORDS
-from graphc.runtime import blas, products, threads
+from graphc.runtime import products, threads
 from graphc.runtime.cache import KernelSource, build
 
 ZERO_SLOT, STATUS_SLOT, FIRST_FREE_SLOT = 0, 1, 2
@@ -144,19 +144,6 @@ def fixed_kernels(*names: str) -> dict[str, int]:
     return build([sources[name] for name in names or sources])
 
 
-def trailing(name: str, blas_too: bool = True) -> tuple[int, ...]:
-    """The addresses that a fixed kernel takes after its other arguments.
-
-    blas_too: a matrix product may use OpenBLAS, which is loaded then; else its routines' addresses are 0.
-    """
-    if not name.startswith("gemm"):
-        return ()
-    letter = "s" if name.endswith("f32") else "d"
-    routines = (blas.address(f"{letter}gemm"), blas.address(f"{letter}gemv")) if blas_too else (0, 0)
-    single = name.replace("_batch", "")
-    return routines if name == single else (*routines, *fixed_kernels(single).values())
-
-
 # ----------------------------------------------------------------------------------------------------------- programs
 
 Argument = tuple[int, int]
@@ -243,8 +230,9 @@ def _encode(calls: Sequence[Call | Repeat], words: list[int]) -> None:
         words += [call.address, len(call.arguments), max(len(call.bounds), 1), 4 + len(rest), *rest]
 
 
-def _is_divided(call: Call | Repeat) -> bool:
-    return any(map(_is_divided, call.body)) if isinstance(call, Repeat) else len(call.bounds) > 1
+def parts_of(call: Call | Repeat) -> int:
+    """Into how many parts, to run side by side, an instruction is cut; of a loop the most of any inside."""
+    return max(map(parts_of, call.body), default=1) if isinstance(call, Repeat) else max(len(call.bounds), 1)
 
 
 class Program:
@@ -260,7 +248,7 @@ class Program:
         status = np.zeros(STATUS_WORDS, np.int64)
         self._status = status.data  # a memoryview is read and written faster than an array
         self.slots[STATUS_SLOT] = status.ctypes.data
-        divided = any(map(_is_divided, calls))
+        divided = any(parts_of(call) > 1 for call in calls)
         table = threads.table(workers, fixed_kernels("part", "share", "work")) if divided else threads.table()
         arguments = (self._code.ctypes.data, self.slots.ctypes.data, len(self._code), table)
         self._arguments = (ctypes.c_int64 * len(arguments))(*arguments)

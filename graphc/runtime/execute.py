@@ -72,19 +72,25 @@ class CpuExecutor:
     def _sources(self, program: Program) -> dict[tuple[str, bool], KernelSource]:
         """The kernels that a program may call, by name and whether they are the runtime's own."""
         fixed = driver.fixed_sources()
-        named = {(i.kernel, i.fixed) for i in program.calls} | {(n, True) for n in needed_kernels(program)}
+        named = {(i.kernel, False) for i in program.calls if not i.fixed}
+        named |= {(n, True) for n in needed_kernels(program, self.threads)}
         return {(name, own): fixed[name] if own else self.kernels[name] for name, own in named}
 
     def addresses(self, program: Program) -> dict[tuple[str, bool], int]:
         """The address of each kernel that the program calls, compiling what is in no cache."""
         wanted = self._sources(program)
-        found = build(list(wanted.values()), self.progress)
+        found = build(list(wanted.values()), self._told(wanted))
         return {key: found[source.name] for key, source in wanted.items()}
 
     def prepare(self, programs: Iterable[Program]) -> None:
         """Compile every kernel of some programs now."""
-        sources = {s.name: s for p in programs for s in self._sources(p).values()}
-        build(list(sources.values()), self.progress)
+        wanted = {key: source for p in programs for key, source in self._sources(p).items()}
+        build(list(wanted.values()), self._told(wanted))
+
+    def _told(self, wanted: Mapping[tuple[str, bool], KernelSource]) -> Progress | None:
+        """The progress, told of kernels by the names that the generated source has for them."""
+        tell, names = self.progress, {source.name: name for (name, _), source in wanted.items()}
+        return tell and (lambda done, total, name: tell(done, total, names[name]))
 
     def bound(
         self, program: Program, sizes: Mapping[str, int], arena: Arena | None = None, packed: Packed | None = None

@@ -28,135 +28,158 @@ TRANSPOSED_A, TRANSPOSED_B, ACCUMULATE, PACK_A, PACK_B, PACKED_B, BY_COLUMNS, US
 # ------------------------------------------------------------------------------------------------------------ kernels
 
 _GEMM = '''
-def gemm_{t}(a, b, c, work, m, n, k, lda, ldb, ldc, how, gemm, gemv, begin, end):
+def gemm_{t}(a, b, c, work, m, n, k, lda, ldb, ldc, how, begin, end):
     """Rows (or columns, BY_COLUMNS) from `begin` to `end` of C = or += op(A) @ op(B)."""
-    trans_a = how & {TRANSPOSED_A} != 0
-    trans_b = how & {TRANSPOSED_B} != 0
-    by_columns = how & {BY_COLUMNS} != 0
-    accumulate = select(how & {ACCUMULATE} != 0, 1, 0)
-    row_a = select(trans_a, 1, lda)
-    step_a = select(trans_a, lda, 1)
-    first_row = select(by_columns, 0, begin)
-    last_row = select(by_columns, m, end)
-    first_column = select(by_columns, begin, 0)
-    last_column = select(by_columns, end, n)
+    first_row = begin
+    last_row = end
+    first_column = 0
+    last_column = n
+    if how & {BY_COLUMNS}:
+        first_row = 0
+        last_row = m
+        first_column = begin
+        last_column = end
+    row_a = lda
+    step_a = 1
+    if how & {TRANSPOSED_A}:
+        row_a = 1
+        step_a = lda
     rows = last_row - first_row
-    columns = last_column - first_column
-    if k == 0:
-        if accumulate == 0:
-            for i in range(first_row, last_row):
-                for j in range(first_column, last_column):
-                    c[i * ldc + j] = {t}(0)
-    elif rows <= 0 or columns <= 0:
-        pass
-    elif how & {USE_BLAS} != 0:
-        keep = select(accumulate != 0, {t}(1), {t}(0))
-        left = at(a, first_row * row_a)
-        right = at(b, first_column * select(trans_b, ldb, 1))
-        out = at(c, first_row * ldc + first_column)
-        if columns == 1:
-            kind = select(trans_a, 112, 111)
-            ccall(gemv, i32(101), i32(kind), i32(select(trans_a, k, rows)), i32(select(trans_a, rows, k)), {t}(1),
-                  left, i32(lda), right, i32(select(trans_b, 1, ldb)), keep, out, i32(ldc))
-        elif rows == 1:
-            kind = select(trans_b, 111, 112)
-            ccall(gemv, i32(101), i32(kind), i32(select(trans_b, columns, k)), i32(select(trans_b, k, columns)),
-                  {t}(1), right, i32(ldb), left, i32(step_a), keep, out, i32(1))
-        else:
-            ccall(gemm, i32(101), i32(select(trans_a, 112, 111)), i32(select(trans_b, 112, 111)), i32(rows),
-                  i32(columns), i32(k), {t}(1), left, i32(lda), right, i32(ldb), keep, out, i32(ldc))
-    else:
-        packed = how & {PACKED_B} != 0
-        pack_a = how & {PACK_A} != 0
-        # vectors of B that lie across cache lines are read once and packed, not once for every tile
-        across = ((address(b) | (ldb * {itemsize})) & ({vector} - 1)) != 0
-        pack_b = (how & {PACK_B} != 0) | (across & (rows >= {FEW_TILES} * {H}))
-        block_a = at(work, {panel_room})
-        inner_blocks = (k + {INNER} - 1) // {INNER}
-        inner = (k + inner_blocks - 1) // inner_blocks
-        row_blocks = (rows + {ROWS} - 1) // {ROWS}
-        block = ((rows + row_blocks - 1) // row_blocks + {H} - 1) // {H} * {H}
-        for p in range(0, k, inner):
-            steps = select(k - p < inner, k - p, inner)
-            add = select(p == 0, accumulate, 1)
-            for i in range(first_row, last_row, block):
-                height = select(last_row - i < block, last_row - i, block)
-                count = (height + {H} - 1) // {H}
-                low = height // count
-                higher = height - low * count
-                if pack_a:
-                    low = {H}
-                    higher = 0
-                    for q in range(count):
-                        tile_rows = select(height - q * {H} < {H}, height - q * {H}, {H})
-                        here = at(block_a, q * {H} * steps)
-                        source = at(a, (i + q * {H}) * row_a + p * step_a)
-                        if trans_a:
-                            if tile_rows == {H}:
-                                for y in range(steps):
-                                    for x in range({H}):
-                                        here[y * {H} + x] = source[y * lda + x]
-                            else:
-                                for y in range(steps):
-                                    for x in range(tile_rows):
-                                        here[y * {H} + x] = source[y * lda + x]
-                        else:
-                            for x in range(tile_rows):
-                                to = at(here, x * steps)
-                                row = at(source, x * lda)
-                                for y in range(steps):
-                                    to[y] = row[y]
-                a_row = select(pack_a, select(trans_a, 1, steps), row_a)
-                a_step = select(pack_a, select(trans_a, {H}, 1), step_a)
-                j = first_column
-                if height <= {SLIM_ROWS} and not trans_b and not packed:
-                    while j + {slim} <= last_column:
-                        slim(height, at(a, i * row_a + p * step_a), row_a, step_a, at(b, p * ldb + j), ldb, steps,
-                             at(c, i * ldc + j), ldc, add)
-                        j += {slim}
-                while j < last_column:
-                    wide = select(last_column - j < {W}, last_column - j, {W})
-                    panel = at(b, p * ldb + j)
-                    b_step = ldb
-                    r = i
+    pack_a = how & {PACK_A}
+    pack_b = how & {PACK_B}
+    if rows >= {FEW_TILES} * {H} and (address(b) | (ldb * {itemsize})) & ({vector} - 1):
+        pack_b = 1  # vectors of B that lie across cache lines are read once and packed, not once for every tile
+    add = how & {ACCUMULATE}
+    if k == 0 and add == 0:
+        i = first_row
+        while i < last_row:
+            for j in range(first_column, last_column):
+                c[i * ldc + j] = {t}(0)
+            i += 1
+    blocks = fmax(1, (k + {INNER} - 1) // {INNER})
+    inner = (k + blocks - 1) // blocks
+    blocks = fmax(1, (rows + {ROWS} - 1) // {ROWS})
+    block = ((rows + blocks - 1) // blocks + {H} - 1) // {H} * {H}
+    p = 0
+    while p < k:
+        steps = fmin(inner, k - p)
+        i = first_row
+        while i < last_row:
+            height = fmin(block, last_row - i)
+            count = (height + {H} - 1) // {H}
+            low = height // count
+            higher = height - low * count
+            own = at(a, i * row_a + p * step_a)  # this block of A; its row r begins at r * own_row
+            a_row = row_a
+            a_step = step_a
+            own_row = row_a
+            if pack_a:
+                source = own
+                own = at(work, {panel_room})
+                low = {H}
+                higher = 0
+                own_row = steps
+                if how & {TRANSPOSED_A}:
+                    a_step = {H}
                     q = 0
-                    if packed:
-                        panel = at(b, j * k + p * {W})
-                        b_step = {W}
-                    elif trans_b:
-                        pack_transposed(at(b, j * ldb + p), ldb, steps, wide, work)
-                        panel = work
-                        b_step = {W}
-                    elif pack_b and wide > {L} and low + select(higher > 0, 1, 0) == {H}:
-                        place = select(pack_a, 0, i * row_a + p * step_a)
-                        if pack_a:
-                            tile_packing(wide, block_a, a_row, a_step, panel, ldb, steps, at(c, i * ldc + j), ldc, add,
-                                         work)
-                        else:
-                            tile_packing(wide, at(a, place), a_row, a_step, panel, ldb, steps, at(c, i * ldc + j), ldc,
-                                         add, work)
-                        panel = work
-                        b_step = {W}
-                        r = i + {H}
-                        q = 1
-                    while q < count:
-                        tile_rows = low + select(q < higher, 1, 0)
-                        if pack_a:
-                            tile_rows = select(height - q * {H} < {H}, height - q * {H}, {H})
-                            tile(tile_rows, wide, at(block_a, q * {H} * steps), a_row, a_step, panel, b_step, steps,
-                                 at(c, r * ldc + j), ldc, add)
-                        else:
-                            tile(tile_rows, wide, at(a, r * row_a + p * step_a), a_row, a_step, panel, b_step, steps,
-                                 at(c, r * ldc + j), ldc, add)
-                        r += tile_rows
+                    while q < height:
+                        to = at(own, q * steps)
+                        y = 0
+                        while y < steps:
+                            row = at(source, y * lda + q)
+                            if height - q >= {H}:
+                                for x in range({H}):
+                                    to[x] = row[x]
+                            else:
+                                for x in range(height - q):
+                                    to[x] = row[x]
+                            to = at(to, {H})
+                            y += 1
+                        q += {H}
+                else:
+                    a_row = steps
+                    q = 0
+                    while q < height:
+                        to = at(own, q * steps)
+                        row = at(source, q * lda)
+                        for y in range(steps):
+                            to[y] = row[y]
                         q += 1
-                    j += {W}
+            j = first_column
+            if height <= {SLIM_ROWS} and (how & ({TRANSPOSED_B} | {PACKED_B})) == 0:
+                while j + {slim} <= last_column:
+                    slim(height, own, a_row, a_step, at(b, p * ldb + j), ldb, steps, at(c, i * ldc + j), ldc, add)
+                    j += {slim}
+            while j < last_column:
+                wide = fmin({W}, last_column - j)
+                panel = at(b, p * ldb + j)
+                b_step = ldb
+                r = 0
+                q = 0
+                if how & {PACKED_B}:
+                    panel = at(b, j * k + p * {W})
+                    b_step = {W}
+                elif how & {TRANSPOSED_B}:
+                    pack_transposed(at(b, j * ldb + p), ldb, steps, wide, work)
+                    panel = work
+                    b_step = {W}
+                elif pack_b and wide > {L} and height >= {H} and (low == {H} or higher > 0 and low == {H} - 1):
+                    tile_packing(wide, own, a_row, a_step, panel, ldb, steps, at(c, i * ldc + j), ldc, add, work)
+                    panel = work
+                    b_step = {W}
+                    r = {H}
+                    q = 1
+                while q < count:
+                    tile_rows = fmin(low, height - r)
+                    if q < higher:
+                        tile_rows += 1
+                    tile(tile_rows, wide, at(own, r * own_row), a_row, a_step, panel, b_step, steps,
+                         at(c, (i + r) * ldc + j), ldc, add)
+                    r += tile_rows
+                    q += 1
+                j += {W}
+            i += block
+        add = {ACCUMULATE}
+        p += inner
 '''
 
-_GEMM_BATCH = '''
-def gemm_batch_{t}(a, b, c, work, m, n, k, lda, ldb, ldc, how, stride_a, stride_b, stride_c, gemm, gemv, one, begin,
-                   end):
-    """The products from `begin` to `end` of a batch, their matrices stride_* elements apart; `one` computes one."""
+_BLAS = '''
+def blas_{t}(a, b, c, routines, m, n, k, lda, ldb, ldc, how, begin, end):
+    """The same by OpenBLAS; `routines` are the addresses of its gemm and gemv. k is not 0."""
+    gemm = routines[0]
+    gemv = routines[1]
+    trans_a = how & {TRANSPOSED_A} != 0
+    trans_b = how & {TRANSPOSED_B} != 0
+    rows = end - begin
+    columns = n
+    left = at(a, begin * select(trans_a, 1, lda))
+    right = b
+    out = at(c, begin * ldc)
+    if how & {BY_COLUMNS}:
+        rows = m
+        columns = end - begin
+        left = a
+        right = at(b, begin * select(trans_b, ldb, 1))
+        out = at(c, begin)
+    keep = select(how & {ACCUMULATE} != 0, {t}(1), {t}(0))
+    if rows == 0 or columns == 0:
+        pass
+    elif columns == 1:
+        ccall(gemv, i32(101), i32(select(trans_a, 112, 111)), i32(select(trans_a, k, rows)),
+              i32(select(trans_a, rows, k)), {t}(1), left, i32(lda), right, i32(select(trans_b, 1, ldb)), keep, out,
+              i32(ldc))
+    elif rows == 1:
+        ccall(gemv, i32(101), i32(select(trans_b, 111, 112)), i32(select(trans_b, columns, k)),
+              i32(select(trans_b, k, columns)), {t}(1), right, i32(ldb), left, i32(select(trans_a, lda, 1)), keep, out,
+              i32(1))
+    else:
+        ccall(gemm, i32(101), i32(select(trans_a, 112, 111)), i32(select(trans_b, 112, 111)), i32(rows), i32(columns),
+              i32(k), {t}(1), left, i32(lda), right, i32(ldb), keep, out, i32(ldc))
+'''
+
+_BATCH = '''
+def batch_{t}(a, b, c, work, m, n, k, lda, ldb, ldc, how, stride_a, stride_b, stride_c, one, begin, end):
+    """The products from `begin` to `end` of a batch, stride_* elements apart; `one` is the address of one's kernel."""
     arguments = scratch()
     arguments[3] = address(work)
     arguments[4] = m
@@ -166,10 +189,10 @@ def gemm_batch_{t}(a, b, c, work, m, n, k, lda, ldb, ldc, how, stride_a, stride_
     arguments[8] = ldb
     arguments[9] = ldc
     arguments[10] = how
-    arguments[11] = gemm
-    arguments[12] = gemv
-    arguments[13] = 0
-    arguments[14] = select(how & {BY_COLUMNS} != 0, n, m)
+    arguments[11] = 0
+    arguments[12] = m
+    if how & {BY_COLUMNS}:
+        arguments[12] = n
     for i in range(begin, end):
         arguments[0] = address(at(a, i * stride_a))
         arguments[1] = address(at(b, i * stride_b))
@@ -222,8 +245,9 @@ def sources() -> list[KernelSource]:
         words = _words(t)
         pointers = (f"{t}*",) * 4
         found += [
-            KernelSource(f"gemm_{t}", _GEMM.format(**words), pointers + ("i64",) * 11),
-            KernelSource(f"gemm_batch_{t}", _GEMM_BATCH.format(**words), pointers + ("i64",) * 15),
+            KernelSource(f"gemm_{t}", _GEMM.format(**words), pointers + ("i64",) * 9),
+            KernelSource(f"blas_{t}", _BLAS.format(**words), (*pointers[:3], "i64*") + ("i64",) * 9),
+            KernelSource(f"batch_{t}", _BATCH.format(**words), pointers + ("i64",) * 13),
             KernelSource(f"pack_{t}", _PACK.format(**words), (f"{t}*",) * 2 + ("i64",) * 4),
         ]
     return found
@@ -274,7 +298,7 @@ def plan(t: str, m: int, n: int, k: int, lda: int, ldb: int, trans_a: bool, tran
         by_columns = False
     how |= BY_COLUMNS * by_columns
     extent, grain = (n, panel) if by_columns else (m, height)
-    if not packed_b and (n == 1 or trans_b and m < tiles.SLIM_ROWS or m == 1 and k * n > 1 << 14):
+    if k and not packed_b and (n == 1 or trans_b and m < tiles.SLIM_ROWS or m == 1 and k * n > 1 << 14):
         return Plan(how | USE_BLAS, extent, grain, 0)
     rows = m if by_columns else -(-m // parts)
     columns = -(-n // parts) if by_columns else n
@@ -288,3 +312,8 @@ def plan(t: str, m: int, n: int, k: int, lda: int, ldb: int, trans_a: bool, tran
         how |= PACK_A
         work += min(-(-rows // height) * height, ROWS + height) * INNER * itemsize
     return Plan(how, extent, grain, work)
+
+
+def kernels_of(t: str) -> tuple[str, ...]:
+    """The kernels that a product of a type may need, whatever its sizes are."""
+    return f"gemm_{t}", f"blas_{t}", f"batch_{t}"

@@ -20,7 +20,7 @@ from ..graph.dtype import DType, f32
 from ..graph.formula import Affine, Clause, Index
 from ..graph.node import Node
 from ..graph.scalar import Scalar
-from ..graph.size import Size
+from ..graph.size import Root, Size
 from ..ops.contract import split_spec
 from ..ops.elementwise import ROWS
 
@@ -53,6 +53,8 @@ def symbol_of(size: Size) -> Expr:
         for atom, power in monomial:
             if isinstance(atom, str):
                 product *= sp.Symbol(atom, integer=True, positive=True) ** power
+            elif isinstance(atom, Root):
+                product *= sp.floor(sp.sqrt(symbol_of(atom.argument))) ** power
             else:
                 product *= sp.floor(symbol_of(atom.numerator) / symbol_of(atom.divisor)) ** power
         total += product

@@ -398,7 +398,7 @@ def test_a_value_of_a_step_used_outside():
         last, _ = gc.scan(step, init=0.0, xs=x)
         return gc.outputs(y=last + kept[0])
 
-    with pytest.raises(gc.GraphcError, match="a value of a step of gc.scan is used outside the step"):
+    with pytest.raises(gc.GraphcError, match=r"a value of a step of gc\.scan is used outside the step"):
         gc.compile(gc.model(leaked))
 
 
@@ -463,3 +463,47 @@ def test_a_checkpoint_that_is_none():
 
     with pytest.raises(InputError, match="segments of 5 steps are longer than the sequence, of T"):
         gc.compile(long).forward(x=np.ones(4, np.float32))
+
+
+# -- look-ups that depend on the carry -------------------------------------------------------------------------------
+@pytest.mark.parametrize("target", ["cpu", "numpy"])
+def test_a_generator_looks_up_what_it_gave(target):
+    @gc.model
+    def generator(first: gc.i64["B"]):
+        E, W, U = gc.param("E", (5, 3)), gc.param("W", (3, 5)), gc.param("U", (5, 5))
+
+        def step(s, _):
+            h, token = s
+            h = gc.tanh(gc.take(E, token) @ W + h @ U)
+            token = gc.argmax(h, axis=1)
+            return (h, token), token
+
+        _, tokens = gc.scan(step, init=(gc.zeros((gc.dim("B"), 5)), first), length=6)
+        return gc.outputs(tokens=tokens)
+
+    m = gc.compile(generator, dtype="float64", target=target, check=True)
+    filled(m, 0, 1.5)
+    h, token, want = np.zeros((2, 5)), np.array([4, 1]), []
+    for _ in range(6):
+        h = np.tanh(m.params["E"][token] @ m.params["W"] + h @ m.params["U"])
+        token = h.argmax(1)
+        want.append(token)
+    assert m.forward(first=np.array([4, 1]))["tokens"].tolist() == np.stack(want).tolist()
+    with pytest.raises(RuntimeFault, match="take: the index 7 is out of range for an axis of length 5"):
+        m.forward(first=np.array([0, 7]))
+
+
+@pytest.mark.parametrize("target", ["cpu", "numpy"])
+def test_an_index_that_leaves_its_range_on_the_way(target):
+    @gc.model
+    def walk(table: gc.f64[4], jump: gc.i64["T"]):
+        (total, _), _ = gc.scan(
+            lambda s, j: ((s[0] + gc.take(table, s[1]), s[1] + j), None), init=(0.0, gc.const(np.int64(0))), xs=jump
+        )
+        return gc.outputs(total=total)
+
+    m = gc.compile(walk, dtype="float64", target=target, check=True)
+    table = np.array([1.0, 10, 100, 1000])
+    assert m.forward(table=table, jump=np.array([1, 2, -3, 5]))["total"] == 1 + 10 + 1000 + 1
+    with pytest.raises(RuntimeFault, match="take: the index 4 is out of range"):
+        m.forward(table=table, jump=np.array([1, 3, 0]))

@@ -180,6 +180,15 @@ def test_sums_without_products_stay_where_their_terms_are_not_kept():
     assert len(loop.init) == 2
 
 
+def test_a_sum_that_another_carry_takes_over_stays():
+    def f(x: gc.f64["T", "B", 3], w: gc.f64[3, 3]):
+        (a, b), _ = gc.scan(lambda s, e: ((s[0] + e @ w, s[0]), None), init=(x[0], x[0]), xs=x)
+        return gc.outputs(a=a, b=b)
+
+    (loop,) = scans(simplified(graph_of(f, "forward")))
+    assert len(loop.init) == 2
+
+
 def test_nested_loops_are_simplified_inside():
     def f(x: gc.f64["T", "B", 3], w: gc.f64[3, 3]):
         def step(h, x_t):

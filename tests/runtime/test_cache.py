@@ -126,7 +126,7 @@ def test_next_process_compiles_nothing(empty):
 def test_progress_is_told():
     calls = []
     build([add(7), add(8, "other")], lambda *call: calls.append(call))
-    assert calls == [(1, 2, "add"), (2, 2, "other")]
+    assert calls == [(1, 2, "other"), (2, 2, "add")]  # the longest first
     build([add(7)], lambda *call: pytest.fail("nothing was compiled"))
 
 
@@ -168,8 +168,29 @@ def wait_for_workers(monkeypatch):
     return started
 
 
+@pytest.mark.parametrize("text, processors, workers", [(10**9, 8, 0), (400, 8, 2), (400, 2, 1), (1, 1, 0)])
+def test_workers_are_started_for_the_length_of_what_is_missing(monkeypatch, text, processors, workers):
+    kernels = [*many(12), add(12, "a" * 100)]
+    assert 800 < sum(len(k.source) for k in kernels) < 1200
+    started = []
+
+    class Worker:
+        def __init__(self, queue, keep):
+            started.append([k.name for k in queue])
+
+        def finish(self):
+            pass
+
+    monkeypatch.setattr(cache, "TEXT_A_WORKER", text)
+    monkeypatch.setattr(cache, "_processors", lambda: processors)
+    monkeypatch.setattr(cache, "_Worker", Worker)
+    assert len(build(kernels)) == 13
+    assert len(started) == workers
+    assert all(names[0] == "a" * 100 for names in started)  # the longest is begun first
+
+
 def test_worker_processes_share_the_work(monkeypatch, compilations):
-    monkeypatch.setattr(cache, "KERNELS_A_WORKER", 2)
+    monkeypatch.setattr(cache, "TEXT_A_WORKER", 150)
     monkeypatch.setattr(cache, "_processors", lambda: 2)
     started = wait_for_workers(monkeypatch)
     calls = []
@@ -195,7 +216,7 @@ while True:
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("body", FAILING_WORKERS.values(), ids=FAILING_WORKERS.keys())
 def test_worker_that_fails_does_no_harm(monkeypatch, tmp_path, compilations, body):
-    monkeypatch.setattr(cache, "KERNELS_A_WORKER", 2)
+    monkeypatch.setattr(cache, "TEXT_A_WORKER", 150)
     monkeypatch.setattr(cache, "_processors", lambda: 3)
     worker = tmp_path / "worker"
     worker.write_text(f"#!{sys.executable}\n" + textwrap.dedent("""
@@ -213,7 +234,7 @@ def test_worker_that_fails_does_no_harm(monkeypatch, tmp_path, compilations, bod
 
 
 def test_error_with_workers(monkeypatch):
-    monkeypatch.setattr(cache, "KERNELS_A_WORKER", 2)
+    monkeypatch.setattr(cache, "TEXT_A_WORKER", 150)
     monkeypatch.setattr(cache, "_processors", lambda: 2)
     bad = KernelSource("bad", "def bad(x):\n    x[0] = nonsense\n", ("f32*",))
     with pytest.raises(RuntimeFault, match="kernel bad does not compile"):
@@ -224,7 +245,7 @@ def test_processes_side_by_side(empty, tmp_path):
     script = tmp_path / "script.py"  # without a main guard, as people write them
     script.write_text(textwrap.dedent("""
         from graphc.runtime import cache
-        cache.KERNELS_A_WORKER = 2
+        cache.TEXT_A_WORKER = 50
         kernels = [cache.KernelSource(f"k{i}", f"def k{i}(x):\\n    x[0] = f32({i})\\n", ("f32*",)) for i in range(4)]
         print(len(cache.build(kernels)))
     """))

@@ -141,6 +141,35 @@ def test_inputs_that_a_program_does_not_read_are_checked_by_name():
         m.forward(x=x, u=u.reshape(1, 2), v=v, outputs="loss")
 
 
+def test_inputs_that_nothing_reads_are_checked_too():
+    @gc.model
+    def unread(x: gc.f32["B"], u: gc.f32["N"], v: gc.f32["M", "K"], s: gc.f32[()]):
+        return gc.outputs(loss=gc.sum(x) * gc.param("w", init=1.0))
+
+    m, x, u = gc.compile(unread), np.ones(3, np.float32), np.ones(2, np.float32)
+    for _ in range(2):
+        for extra in ({}, dict(u=u), dict(v=u.reshape(1, 2)), dict(s=1.0), dict(u=[1, 2], s=2)):
+            assert m.value_and_grad(x=x, **extra)[0]["loss"] == 3
+            assert m.value_and_grad(**extra, x=x)[0]["loss"] == 3
+        m.value_and_grad(x=x, u=u)
+        with pytest.raises(InputError, match=r"'v' has 1 axes \(2,\)"):
+            m.value_and_grad(x=x, v=u)
+        with pytest.raises(InputError, match=r"'s' has 1 axes"):
+            m.value_and_grad(x=x, s=u)
+
+
+def test_what_is_made_of_an_input_lives_until_it_was_read():
+    """Large, so that memory given back too early is no longer there."""
+
+    @gc.model
+    def double(x: gc.f32["B", "N"]):
+        return gc.outputs(y=x * 2)
+
+    m, x = gc.compile(double), (np.arange(1 << 22) % 1000).astype(np.float32).reshape(1 << 11, -1)
+    for given in (x.T, x.astype(np.float16), x[::-1], np.asfortranarray(x), x.T):
+        np.testing.assert_array_equal(m.forward(given)["y"], np.asarray(given, np.float32) * 2)
+
+
 def test_an_input_that_is_an_updated_parameter_is_read_as_it_was():
     @gc.model
     def turn(x: gc.f32[3, 3]):

@@ -118,6 +118,19 @@ def test_small_again_after_large():
         np.testing.assert_allclose(outputs["y"], reference(x), rtol=1e-3, atol=1e-4)
 
 
+def test_nothing_runs_in_the_memory_that_an_arena_left():
+    m, rng = gc.compile(deep), np.random.default_rng(3)
+    small, large = data(20, 30, rng), data(90, 80, rng)
+    m.forward(small)
+    left = arena_of(m).block
+    m.forward(large)
+    assert arena_of(m).block is not left
+    left[...] = 7
+    arena_of(m).block[...] = 0
+    np.testing.assert_allclose(m.forward(small)["y"], reference(small), rtol=1e-3, atol=1e-4)
+    assert (left == 7).all() and arena_of(m).block.any()
+
+
 def test_a_clone_has_an_arena_of_its_own():
     m = gc.compile(deep)
     c = m.clone()

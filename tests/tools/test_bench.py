@@ -155,6 +155,16 @@ def test_products_of_every_form_agree_with_numpy_and_openblas(size, form):
         np.testing.assert_allclose(got["c"], want, rtol=1e-4, atol=1e-5)
 
 
+def test_openblas_has_threads_of_its_own():
+    """graphc keeps its own OpenBLAS to one thread: the competitor is another library."""
+    from graphc.runtime import blas
+
+    peer = type(PEERS["openblas"])()
+    peer.start(2)
+    assert peer.library().scipy_openblas_get_num_threads() == min(2, os.cpu_count() or 1)
+    assert blas.library().scipy_openblas_get_num_threads() == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("library, names", [("torch", ["torch"]), ("jax", ["jax"])])
 def test_the_peers_compute_the_same(library, names):

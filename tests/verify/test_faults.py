@@ -21,7 +21,7 @@ from graphc.graph.size import size
 from graphc.lowering import cluster, contractions, products, schedule
 from graphc.ops import build, shape
 from graphc.passes import default, fold, stabilise
-from graphc.runtime import cache, execute
+from graphc.runtime import binding, cache
 from graphc.verify.model import verify
 
 # -- models ----------------------------------------------------------------------------------------------------------
@@ -381,7 +381,7 @@ FAULTS = {
     "a wrong leading dimension": (flipped("leading", lambda m: size(2) if m.leading == 4 else m.leading), "strided", ["values", "gemm"]),
     "a value read before it is written": (patched(cluster.Builder, "_shared", all_loops), "reversed_rows", ["values", "kernel"]),
     "a stale register": (stale, "reversed_rows", ["values", "kernel"]),
-    "an arena where everything overlaps": (patched(execute, "plan_arena", everything_at_once), "two_products", ["values", "memory plan"]),
+    "an arena where everything overlaps": (patched(binding, "plan_arena", everything_at_once), "two_products", ["values", "memory plan"]),
     "an update in place that is read later": (patched(schedule, "_same_place", lambda real: lambda *a: True), "counter", ["values", "update:s", "memory plan"]),
     # kernels
     "an argmax that takes the last maximum": (last_maximum, "greatest", ["values", "argmax(", "equal", "kernel argmax"]),

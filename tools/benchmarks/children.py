@@ -21,7 +21,7 @@ CASE_SECONDS, QUICK_SECONDS = 3.0, 0.2
 ROUNDS, QUICK_ROUNDS = (7, 41), (3, 5)
 REPEATS = 5
 """Processes whose median says a compile time or a size in memory."""
-SLOW_REPEATS, SLOW = 3, 10.0
+SLOW_REPEATS, SLOW = 2, 10.0
 """Fewer of those that take longer than SLOW seconds."""
 LIMIT = 1800.0
 """Seconds after which a process is given up."""

@@ -1,11 +1,14 @@
 """The competitors: how each is found, told its number of threads, and made to run a model at its best."""
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,6 +99,39 @@ class Graphc(Peer):
         if model.mode == "step":
             return Run(run, lambda outputs: {"loss": outputs["loss"], **dict(compiled.params)})
         return Run(run, dict)
+
+
+class OpenBLAS(Peer):
+    """OpenBLAS with the kernels that suit the processor, as graphc loads it, but with threads of its own.
+
+    It is a copy of the library: graphc keeps its own to one thread, and two handles of one file are one library.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("openblas", "scipy-openblas32", ())
+        self._threads = 1
+        self._library: ctypes.CDLL | None = None
+
+    def start(self, threads: int) -> None:
+        self._threads = threads
+
+    def library(self) -> ctypes.CDLL:
+        """The loaded copy, its symbols prefixed with `scipy_`."""
+        if self._library is None:
+            from graphc.runtime import blas
+
+            file = Path(blas.library()._name)  # loaded, so that what the copy depends on is there
+            before, kernels = os.environ.get("OPENBLAS_CORETYPE"), blas.core_type()
+            with tempfile.TemporaryDirectory() as folder:
+                copy = shutil.copy(file, Path(folder, f"copy_{file.name}"))
+                os.environ.update({"OPENBLAS_CORETYPE": kernels} if kernels else {})
+                try:
+                    self._library = ctypes.CDLL(str(copy))
+                finally:
+                    os.environ.pop("OPENBLAS_CORETYPE", None)
+                    os.environ.update({"OPENBLAS_CORETYPE": before} if before is not None else {})
+            self._library.scipy_openblas_set_num_threads(ctypes.c_int(self._threads))
+        return self._library
 
 
 class Torch(Peer):
@@ -209,7 +245,7 @@ def _adam(jax: Any, value: Callable[..., Any]) -> Callable[..., Any]:
 #: In the order of the report's columns. `numpy` and `openblas` only multiply matrices.
 PEERS: dict[str, Peer] = {peer.name: peer for peer in (
     Graphc(),
-    Peer("openblas", "scipy-openblas32", ()),
+    OpenBLAS(),
     Peer("numpy", "numpy", ("numpy",)),
     Torch(compiles=False),
     Torch(compiles=True),
