@@ -86,6 +86,7 @@ _HOMES = {
     ".errors": ("GraphcError",),
     ".frontend.functions": _FUNCTIONS,
     ".frontend.model": ("model", "outputs", "param", "state", "update"),
+    ".frontend.random": ("dropout", "training"),
     ".frontend.scan": ("scan",),
     ".frontend.trace": ("scope",),
     ".frontend.tensor": ("Tensor",),
@@ -95,7 +96,7 @@ _HOMES = {
     ".derivatives.partials": ("op",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_MODULES = {"nn": ".nn", "init": ".frontend.init", "testing": ".testing", "train": ".train"}
+_MODULES = {"nn": ".nn", "init": ".frontend.init", "random": ".frontend.random", "testing": ".testing", "train": ".train"}
 
 __all__ = [*_HOME, *_MODULES]
 

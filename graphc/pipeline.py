@@ -29,6 +29,7 @@ from .lowering.cpu import for_cpu
 from .lowering.report import report
 from .lowering.schedule import Schedule, schedule
 from .ops.verify import verify
+from .passes.calls import asks_for_training, counting, for_training
 from .passes.default import canonicalise, optimise, stabilise
 from .passes.rewrite import Firings
 from .runtime import artifact, variables
@@ -123,10 +124,18 @@ class Options:
 
 # -- the graph of a program ------------------------------------------------------------------------------------------
 def program_graph(module: Module, entry: str, kind: str) -> Graph:
-    """The graph that a program of an entry computes: "forward:OUTPUT,…:UPDATE,…", "gradient", "step"."""
+    """The graph that a program of an entry computes: "forward:OUTPUT,…:UPDATE,…", "gradient", "step".
+
+    A forward program whose kind ends with ":train" is one of a call that trains, as the others are.
+    """
+    training = not kind.startswith("forward:") or kind.endswith(":train")
+    return for_training(_chosen(module, entry, kind), training)
+
+
+def _chosen(module: Module, entry: str, kind: str) -> Graph:
     graph = module.entries[entry]
     if kind.startswith("forward:"):
-        _, outputs, *updates = kind.split(":")
+        _, outputs, *updates = kind.removesuffix(":train").split(":")
         targets = list(graph.updates.items())
         chosen = dict(targets[int(i)] for i in updates[0].split(",") if i) if updates else graph.updates
         return replace(graph, outputs={n: graph.outputs[n] for n in outputs.split(",") if n}, updates=chosen)
@@ -196,7 +205,7 @@ def lower(
         ("canonicalise", lambda g: canonicalise(watch(g), fired)),
         ("stabilise", lambda g: stabilise(g, fired)),
         ("differentiate", expand),
-        ("optimise", lambda g: optimise(g, fired)),
+        ("optimise", lambda g: counting(optimise(g, fired))),
     ):
         graph = run(graph)
         if check:
@@ -285,6 +294,7 @@ class Compilation:
             {n: needs_of(graph, v) for n, v in graph.outputs.items()},
             {target.attr("name"): needs_of(graph, v) for target, v in graph.updates.items()},
             trainable(self.module, entry),
+            asks_for_training(graph),
         )
 
     def kinds(self, entry: str) -> list[str]:
@@ -304,9 +314,11 @@ class Compilation:
             kinds[forward_kind(signature, outputs, given)] = None
         for name, needed in signature.needs.items():
             kinds[forward_kind(signature, [name], needed)] = None
+        if signature.trains:
+            kinds |= {f"{k}:train": None for k in kinds}
         kinds |= {"gradient": None} if "loss" in signature.needs else {}
         kinds |= {"step": None} if entry in self.module.steps else {}
-        return [k for k in kinds if k != "forward::"]
+        return [k for k in kinds if k.removesuffix(":train") != "forward::"]
 
     def model(self) -> CompiledModel:
         """The compiled model, its parameters at their beginning."""

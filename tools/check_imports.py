@@ -50,7 +50,7 @@ TABLE = (
     Row("lowering", STAGE, "a stage knows the graph and the rows, not its neighbours"),
     Row("codegen", ("errors", "graph", "symbolic", "lowering.ir", "lowering.cells"),
         "a printer sees the Kernel IR, and what its iterations touch, not how it was made"),
-    Row("runtime", ("errors", "store", "graph.size", "graph.dtype", "codegen.host", "codegen.primitives", "codegen.tiles",
+    Row("runtime", ("errors", "store", "graph.size", "graph.dtype", "codegen.host", "codegen.primitives", "codegen.randomness", "codegen.tiles",
                     "codegen.vecmath"),
         "a compiled model runs without the compiler"),
     Row("assembly", ("errors", "graph", "symbolic", "lowering", "codegen", "runtime"),

@@ -30,6 +30,7 @@ _INFIX = {
     "greater_equal": (">=", 3),
     "equal": ("==", 3),
     "not_equal": ("!=", 3),
+    "right_shift": (">>", 5),
     "logical_and": ("&", 5),
     "logical_or": ("|", 4),
 }
@@ -40,6 +41,7 @@ VOCABULARY = frozenset(
         *("f32", "f64", "i32", "i64", "bool_", "select", "fmax", "fmin", "radd", "rmul", "rmax", "rmin"),
         *("fma", "isnan", "fabs", "floor", "at", "exp", "exp2", "expm1", "log", "log2", "log1p", "tanh"),
         *("erf", "sin", "cos", "pow", "sqrt", "sigmoid", "range", "kernel", "begin", "end", "short", "deep"),
+        "random_bits",
     )
 )
 REDUCE = {"sum": "radd", "prod": "rmul", "max": "rmax", "min": "rmin"}

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import SourceLine, TraceError
 from ..graph.body import make_body
+from ..graph.dtype import i64
 from ..graph.node import Node, TensorType, postorder
 from ..graph.size import Size, SizeLike, isqrt, size
 from ..ops import build
@@ -93,7 +94,12 @@ class _Loop:
         inside = [self._stand_in(n.type) for n in begin]
         taken = [self._stand_in(TensorType(n.dtype, n.shape[1:])) for n in operands]
         self.trace.steps += 1
-        returned = step(carry_nest.build(map(Tensor, inside)), x_nest.build(map(Tensor, taken[: len(arrays)])))
+        position = self._stand_in(TensorType(i64, ()))
+        self.trace.positions.append(position)  # random numbers differ by it
+        try:
+            returned = step(carry_nest.build(map(Tensor, inside)), x_nest.build(map(Tensor, taken[: len(arrays)])))
+        finally:
+            self.trace.positions.pop()
         if not isinstance(returned, tuple) or len(returned) != 2:
             what = f"{len(returned)} values" if isinstance(returned, tuple) else type(returned).__name__
             raise TraceError(f"scan: the step returns {what}, not two", how="return carry, y; y may be None")
@@ -110,6 +116,9 @@ class _Loop:
         if lengths is not None:
             results = [self._held(taken[-1], n, o, "carry") for n, o in zip(results, inside, strict=True)]
             ys = [self._held(taken[-1], y, None, "y") for y in ys]
+        if position in postorder([*results, *ys]):
+            operands.insert(0, self._noted(build.make("arange", start=size(0), step=size(1), shape=(steps,))))
+            taken.insert(0, position)
         self.trace.guards += self.fit.guards
         ends, stacks = self._results(self._loop(begin, operands, inside, taken, [*results, *ys], steps))
         return carry_nest.build(map(Tensor, ends)), y_nest.build(iter([self._moved(Tensor(s)) for s in stacks]))

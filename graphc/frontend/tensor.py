@@ -201,6 +201,13 @@ def fail(error: TraceError, source: SourceLine | None = None) -> Tensor:
     return Tensor(None)
 
 
+def same_size(a: Size, b: Size, message: str, how: str | None = None) -> None:
+    """TraceError with this message where two sizes can never be equal; what only a call can decide is checked there."""
+    fit = Fit(source=caller())
+    fit.same(a, b, message, how)
+    current().guards.extend(fit.guards)
+
+
 def constant(value: Any, dtype: DType | None = None) -> Tensor:
     """An array or number as a constant of the graph, with its own type unless one is given."""
     array = np.asarray(value)

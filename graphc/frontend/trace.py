@@ -50,6 +50,8 @@ class Trace:
     made: dict[str, Declaration] = field(default_factory=dict)
     dims: set[str] = field(default_factory=set)
     steps: int = 0  # counts values that are like no others: what a step of a loop computes with
+    positions: list[Node] = field(default_factory=list)  # of the steps being traced, in the loops around them
+    draws: int = 0  # counts the arrays of random numbers
 
     def dtype(self, declared: DType) -> DType:
         """A declared type as this compilation reads it: under float64 every f32 is an f64."""

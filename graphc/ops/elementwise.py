@@ -23,6 +23,7 @@ from ..graph.formula import Clause, Formula, gather, identity
 from ..graph.node import Node, TensorType
 from ..graph.scalar import Scalar
 from ..symbolic.lazy import sp
+from .random import random_bits
 from .row import Fit, Row, Sample, broadcast, check_count, same_dtype
 
 
@@ -33,7 +34,7 @@ class Elementwise(Row):
     math: f over SymPy symbols named as its parameters. eval: f over scalar expressions; without it the code
     generator has a primitive of this name, or prints `math`. stable: partials that replace derived ones which
     overflow or cancel, by operand position; proved equal to the derived ones. reuse: may partials be rewritten
-    through the output y. result: "same" as the operands, or "bool".
+    through the output y. result: "same" as the operands, or "bool". integers_only: of i64.
     """
 
     math: Callable[..., sp.Basic]
@@ -42,6 +43,7 @@ class Elementwise(Row):
     reuse: bool = True
     result: str = "same"
     floats_only: bool = False
+    integers_only: bool = False
     bools: bool = False
     commutative: bool = False
     primitive: bool = False
@@ -77,6 +79,8 @@ class Elementwise(Row):
         dtype = same_dtype(self.name, values)
         if self.floats_only and not dtype.is_float:
             raise TraceError(f"{self.name} takes floating-point arrays, not {dtype}", how="convert it with gc.cast")
+        if self.integers_only and dtype is not i64:
+            raise TraceError(f"{self.name} takes arrays of i64, not {dtype}", how="convert it with gc.cast")
         if self.bools and dtype is not bool_:
             raise TraceError(f"{self.name} takes arrays of bool, not {dtype}", how="compare it, for example x != 0")
         shape = broadcast(self.name, [t.shape for t in types], fit)
@@ -154,6 +158,13 @@ _COMPARE = (_s((3, 4), (4,)),)
 
 def piecewise(*branches: tuple[Any, Any]) -> sp.Basic:
     return sp.Piecewise(*branches)
+
+
+def _random_bits(key: Any, counter: Any) -> sp.Basic:
+    """A function of integers that SymPy knows by name, and can evaluate."""
+    from sympy.utilities.lambdify import implemented_function
+
+    return implemented_function("random_bits", lambda k, c: int(random_bits(int(k), int(c))))(key, counter)
 
 
 def _sigmoid_np(x: np.ndarray) -> np.ndarray:
@@ -395,6 +406,27 @@ _TABLE: tuple[Elementwise, ...] = (
         samples=_ONE,
         latex="\\lfloor {0} \\rfloor",
         floats_only=True,
+        differentiable=False,
+        primitive=True,
+    ),
+    # integers
+    Elementwise(
+        name="right_shift",
+        math=lambda a, b: sp.floor(a / 2**b),
+        oracle=np.right_shift,
+        samples=(Sample(((3, 4), (4,)), ((-1000, 1000), (0, 9))),),
+        latex="\\lfloor {0} / 2^{{{1}}} \\rfloor",
+        integers_only=True,
+        differentiable=False,
+        primitive=True,
+    ),
+    Elementwise(
+        name="random_bits",
+        math=_random_bits,
+        oracle=random_bits,
+        samples=(Sample(((3, 1), (4,)), ((-1000, 1000), (-1000, 1000))),),
+        latex="\\mathrm{{bits}}_{{{0}}}({1})",
+        integers_only=True,
         differentiable=False,
         primitive=True,
     ),

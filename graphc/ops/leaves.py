@@ -45,9 +45,11 @@ ROWS: dict[str, Row] = {
         Leaf(name="param", latex="{name}"),
         Leaf(name="state", latex="{name}"),
         Leaf(name="const", latex="{value}"),
+        # is the call one that trains? Known when a program is made
+        Leaf(name="training", latex="{name}"),
         # a size as a number, such as the B in a mean over the batch
         Leaf(name="size", latex="{value}"),
         Grad(name="grad", latex="\\nabla"),
     )
 }
-LEAVES = ("input", "param", "state", "const", "size")
+LEAVES = ("input", "param", "state", "const", "training", "size")

@@ -150,6 +150,7 @@ def _signature_json(signature: Signature) -> dict[str, Any]:
         "needs": {n: sorted(inputs) for n, inputs in signature.needs.items()},
         "update_needs": {n: sorted(inputs) for n, inputs in signature.update_needs.items()},
         "trainable": list(signature.trainable),
+        "trains": signature.trains,
     }
 
 
@@ -272,8 +273,8 @@ class _Stored:
         if kind in self.data:
             return Program.from_json(self.data[kind])
         if kind.startswith("forward:"):  # a choice of outputs without a program of its own: one that gives more
-            _, wanted, updates = kind.split(":")
-            fitting = [k for k in self.data if k.startswith("forward:") and k.split(":")[2] == updates]
+            _, wanted, *rest = kind.split(":")
+            fitting = [k for k in self.data if k.startswith("forward:") and k.split(":")[2:] == rest]
             for k in sorted(fitting, key=len):
                 program = Program.from_json(self.data[k])
                 if set(program.inputs) <= set(given) and set(wanted.split(",")) <= set(k.split(":")[1].split(",")):
@@ -343,6 +344,7 @@ def _signature(data: Mapping[str, Any]) -> Signature:
         {n: frozenset(inputs) for n, inputs in data["needs"].items()},
         {n: frozenset(inputs) for n, inputs in data["update_needs"].items()},
         tuple(data["trainable"]),
+        data.get("trains", False),
     )
 
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from ..codegen import primitives, vecmath
+from ..codegen import primitives, randomness, vecmath
 from ..errors import GraphcError
 from .cache import KernelSource
 
@@ -151,7 +151,7 @@ def _namespace() -> Namespace:
     """What the free names of a kernel's text mean: a mapping of its own, which the text may be run in."""
     if not is_simulated():
         return dict(_device_words())
-    words = _constants() | primitives.numpy_namespace() | vecmath.numpy_namespace()
+    words = _constants() | primitives.numpy_namespace() | vecmath.numpy_namespace() | randomness.numpy_namespace()
     words["shared"] = _simulated_shared(words)
     # The simulator binds `cuda` anew in a kernel's own names, so what uses it must share them.
     _define(_OF_BLOCKS, "words of blocks", words)
@@ -185,7 +185,7 @@ def _device_words() -> Namespace:
     words = _constants() | {name: getattr(math, name) for name in _MATH}
     words |= {t: getattr(types, _NUMBA[t]) for t in _TYPES} | {"bool_": types.boolean}
     known = set(words)
-    _define(_CHOICES + _OF_BLOCKS, "words", words)
+    _define(_CHOICES + randomness.TEXT + _OF_BLOCKS, "words", words)
     for name in words.keys() - known - {"__builtins__"}:
         # written into the kernel before it is typed: a function called would be compiled for the device that is there,
         # and PTX is made where there is none

@@ -253,7 +253,7 @@ def _undefined_symbols(code: bytes) -> list[str]:
 
 # --------------------------------------------------------------------------------------------------------- vocabulary
 
-VOCABULARY = ("graphc.codegen.primitives", "graphc.codegen.tiles", "graphc.codegen.vecmath")
+VOCABULARY = ("graphc.codegen.primitives", "graphc.codegen.tiles", "graphc.codegen.vecmath", "graphc.codegen.randomness")
 """The modules whose words kernels use: each offers `jit_namespace()` and `numpy_namespace()`."""
 
 

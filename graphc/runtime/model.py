@@ -25,7 +25,7 @@ Array = np.ndarray[Any, Any]
 
 Programs = Callable[[str, Collection[str]], Program]
 """Gives the program of a kind for given inputs: "gradient", "step", or "forward:OUTPUT,…:UPDATE,…", an update by its
-number. It may give a forward program of more outputs that needs no other inputs."""
+number, and ":train" at the end of one that trains. It may give a forward program of more outputs that needs no other inputs."""
 
 
 class Entry:
@@ -59,13 +59,14 @@ class Entry:
     ) -> dict[str, Array]:
         """The outputs that the given inputs suffice for, or those named by `outputs`, as a mapping.
 
-        out: arrays to write into, by output name, instead of fresh ones. train: whether the model is being trained.
+        out: arrays to write into, by output name, instead of fresh ones. train: as a call
+        that trains does, with dropout.
         """
         given = self._named(args, inputs) if args else inputs
-        key = (outputs if outputs is None or isinstance(outputs, str) else tuple(outputs), *given)
+        key = (outputs if outputs is None or isinstance(outputs, str) else tuple(outputs), bool(train), *given)
         chosen = self._chosen.get(key)
         if chosen is None:
-            chosen = self._chosen[key] = self._choose(given, outputs)
+            chosen = self._chosen[key] = self._choose(given, outputs, train)
         call, names = chosen
         results, _ = call.run(given, out)
         return results if names is None else {n: results[n] for n in names}
@@ -109,7 +110,7 @@ class Entry:
         return self._call("step")
 
     def _choose(
-        self, given: Mapping[str, Any], outputs: str | list[str] | tuple[str, ...] | None
+        self, given: Mapping[str, Any], outputs: str | list[str] | tuple[str, ...] | None, train: bool = False
     ) -> tuple[Call, tuple[str, ...] | None]:
         """What computes the outputs that are asked for, and their names where it computes others too."""
         needs = self.signature.needs
@@ -129,7 +130,7 @@ class Entry:
             chosen = tuple(n for n, inputs_needed in needs.items() if inputs_needed <= given.keys())
             if not chosen and needs:
                 raise missing(self.name, self._declared, self._declared.keys() - given.keys(), list(needs))
-        call = self._call(forward_kind(self.signature, chosen, given), given)
+        call = self._call(forward_kind(self.signature, chosen, given, train), given)
         return call, None if len(call.program.outputs) == len(chosen) else chosen
 
     def _call(self, kind: str, given: Collection[str] = ()) -> Call:

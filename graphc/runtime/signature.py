@@ -25,22 +25,23 @@ class Declared:
 @dataclass(frozen=True)
 class Signature:
     """What an entry takes and gives. `needs` says for each output which inputs it depends on, `update_needs` for each
-    variable that a call updates."""
+    variable that a call updates. trains: does a forward call that trains compute anything else?"""
 
     inputs: tuple[Declared, ...]
     outputs: tuple[Declared, ...]
     needs: Mapping[str, frozenset[str]]
     update_needs: Mapping[str, frozenset[str]]
     trainable: tuple[str, ...]
+    trains: bool = False
 
     def __str__(self) -> str:
         return f"({', '.join(map(str, self.inputs))}) -> {', '.join(map(str, self.outputs))}"
 
 
-def forward_kind(signature: Signature, outputs: Iterable[str], given: Collection[str]) -> str:
+def forward_kind(signature: Signature, outputs: Iterable[str], given: Collection[str], train: bool = False) -> str:
     """The kind of program that computes some outputs, and every update that the given inputs suffice for."""
     updates = [str(i) for i, needs in enumerate(signature.update_needs.values()) if needs <= set(given)]
-    return f"forward:{','.join(outputs)}:{','.join(updates)}"
+    return f"forward:{','.join(outputs)}:{','.join(updates)}{':train' if train and signature.trains else ''}"
 
 
 def bind_sizes(inputs: list[tuple[Declared, tuple[int, ...]]]) -> dict[str, int]:

@@ -23,6 +23,7 @@ from ..graph.node import Constant, Node, TensorType, postorder
 from ..lowering.describe import where
 from ..ops import build
 from ..ops.build import make
+from ..passes.calls import for_training
 from ..pipeline import Compilation, Options, derive, lower, program_graph, trainable
 from . import exact
 from .adjoints import ILL_FORMED, adjoints, describe, dot, sample
@@ -42,7 +43,8 @@ def verify(module: Module, seed: int = 0) -> Certificate:
     """Everything that can be shown of a traced module: operations, rewrites, and the compiled code's derivatives."""
     findings: list[Finding] = []
     compilation = Compilation(module, Options(dtype=module.float_type.numpy.name))
-    for entry, graph in module.entries.items():
+    for entry, traced in module.entries.items():
+        graph = for_training(traced, True)
         stable, _ = lower(graph, stop_after="stabilise")
         findings += adjoints(stable)
         try:
