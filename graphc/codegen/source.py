@@ -16,8 +16,8 @@ from ..graph.dtype import DType, bool_
 from ..graph.formula import Affine
 from ..graph.scalar import Scalar
 from ..graph.size import Size, size
-from ..lowering.cost import LONG, WEIGHTS
 from ..lowering.ir import Accumulate, Arg, Assign, Kernel, Load, Loop, Note, Position, Statement, Store, leaves, loops
+from . import vecmath
 
 _INFIX = {
     "add": ("+", 6),
@@ -44,6 +44,7 @@ VOCABULARY = frozenset(
         "random_bits",
     )
 )
+_LONG = frozenset((*vecmath.UNARY, *vecmath.BINARY)) - {"sqrt"}  # functions of many steps
 REDUCE = {"sum": "radd", "prod": "rmul", "max": "rmax", "min": "rmin"}
 ATOM = 9
 LONGEST = 90  # characters of an expression; a longer one is split
@@ -181,8 +182,7 @@ class Printer:
         row = not {loop.variable, loop.within} & self.outer
         if row and loop.extent.constant is None and any(isinstance(item, Accumulate) for item in loop.body):
             return "short"  # a row that is combined in a register may be a few vectors
-        long = any(WEIGHTS.get(e.op, 1) >= LONG for item in loop.body for e in leaves(item))
-        return "deep" if long else None
+        return "deep" if any(e.op in _LONG for item in loop.body for e in leaves(item)) else None
 
     def loop_name(self, loop: Loop) -> str:
         """A name for the variable of a loop."""
