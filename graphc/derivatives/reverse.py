@@ -9,17 +9,18 @@ from ..errors import DerivativeError
 from ..graph import scalar as sc
 from ..graph.body import dependents
 from ..graph.dtype import i32
-from ..graph.formula import Clause, Read
+from ..graph.formula import AccessMap, Affine, Clause, Read
 from ..graph.graph import Graph, SideTables, with_operands
 from ..graph.node import Node, TensorType, postorder
 from ..graph.scalar import Scalar
+from ..graph.size import Size
 from ..ops import build
 from ..ops.scan import with_body
 from ..ops.table import row_of
 from .emit import emit
 from .rule import adjoint, chosen, derivative
 from .scan import scan_pullback
-from .support import Support, may_be_singular
+from .support import Support, may_be_singular, relabelled
 
 
 def gradients(y: Node, wrt: Iterable[Node], tables: SideTables | None = None) -> dict[Node, Node]:
@@ -122,7 +123,7 @@ def _adjoint(node: Node, clause: Clause, k: int, reduce: str, cotangent: Node, s
     mask: Node | None = None
     if reduce == "sum" and len(clause.reads) > 1:
         # a contraction sums over the mask: what its other factors hold where the cotangent does not count is left out
-        _mask_factors(operands, clause, k, support.of(cotangent, chosen=True))
+        _mask_factors(operands, clause, k, support.of(cotangent, chosen=True), node.shape)
     elif may_be_singular(partial):
         mask = support.of(cotangent)
     turned = adjoint(clause, k, seed, partial, None if mask is None else read(mask), tuple(extra))
@@ -132,18 +133,42 @@ def _adjoint(node: Node, clause: Clause, k: int, reduce: str, cotangent: Node, s
     return emit(turned, operands, operand.type, contraction=reduce == "sum")
 
 
-def _mask_factors(operands: list[Node], clause: Clause, k: int, mask: Node | None) -> None:
-    """Put zeros into the factors of a product, but the k-th, where no cell of the output that they reach counts."""
+def _mask_factors(
+    operands: list[Node], clause: Clause, k: int, mask: Node | None, shape: tuple[Size, ...]
+) -> None:
+    """Put zeros into the factors of a product, but the k-th, where no cell of the output that they reach counts.
+
+    A factor that shares no axis with the mask, as a weight shares none with the mask of a batch, is left as it is: all
+    cells reach all of it.
+    """
     if mask is None:
         return
-    counted = build.cast(mask, i32)
+    labels = _labels(clause.write)
     for other, read in enumerate(clause.reads):
         factor = operands[read.operand]
-        if other != k and factor.dtype.is_float:
+        if other == k or not factor.dtype.is_float:
+            continue
+        own = _labels(read.map)
+        if labels is not None and own is not None:
+            if not any(label in own for label, extent in zip(labels, mask.shape, strict=True) if extent != 1):
+                continue
+            active = relabelled(mask, labels, own)
+        else:
+            counted = build.cast(build.broadcast_to(mask, shape), i32)
             box = replace(clause, reads=(Read(0, clause.write),), body=sc.arg(0, i32), write=read.map)
-            reached = emit(box, [counted], TensorType(i32, factor.shape))
-            active = build.make("greater", reached, build.const(0, i32))
-            operands[read.operand] = build.make("where", active, factor, build.const(0, factor.dtype))
+            active = build.make("greater", emit(box, [counted], TensorType(i32, factor.shape)), build.const(0, i32))
+        zero = build.const(0, factor.dtype)
+        operands[read.operand] = build.make("where", build.broadcast_to(active, factor.shape), factor, zero)
+
+
+def _labels(access: AccessMap) -> list[object] | None:
+    """The variable that each axis is indexed by, or a label of its own where it is not indexed; None for other maps."""
+    found: list[object] = []
+    for d, index in enumerate(access):
+        if not isinstance(index, Affine) or index.variable is None and index.axes:
+            return None
+        found.append(("fixed", d) if index.variable is None else index.variable)
+    return found if len(set(found)) == len(found) else None
 
 
 def _with_constants(clause: Clause, operands: tuple[Node, ...]) -> Clause:
