@@ -76,6 +76,10 @@ def run(
             "--weight-decay", metavar="FACTOR", help="The decay of the parameters.  [default: 0; 0.01 for adamw]"
         ),
     ] = None,
+    clip: Annotated[
+        float | None,
+        typer.Option("--clip", metavar="NORM", help="The largest norm of the gradients; larger ones are scaled down."),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -131,6 +135,7 @@ def run(
         "lr": lr,
         "momentum": momentum,
         "weight_decay": weight_decay,
+        "clip": clip,
         "seed": seed,
         "dtype": dtype and dtype.value,
     }

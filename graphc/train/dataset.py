@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -22,7 +22,8 @@ class Dataset:
     """What a model learns from: `train`, and optionally `valid` (looked at after each epoch) and `test` (at the end).
 
     Each is a dict of arrays by input name, which is shuffled and cut into batches, or an iterable of such dicts, which
-    are the batches, in their order. Names that are no input are left alone. `vocab` rides along.
+    are the batches, in their order. Names that are no input are left alone. `vocab` goes along with the trained model:
+    a `gc.Vocabulary`, a list of tokens, or a dict of these by name.
     """
 
     train: Source
@@ -85,7 +86,7 @@ class Batches:
         """The number of batches; 0 where an iterable does not say."""
         if self._arrays is not None:
             return -(-self.rows // self.batch_size)
-        return len(self._given) if isinstance(self._given, Sequence) else 0
+        return len(self._given) if isinstance(self._given, Sized) else 0
 
     @property
     def rows(self) -> int:
