@@ -18,7 +18,7 @@ import numpy as np
 
 from .errors import InputError
 from .runtime.model import CompiledModel, Entry
-from .vocabulary import BEGIN, END, AnyVocabulary, Vocabulary
+from .vocabulary import BEGIN, END, AnyVocabulary
 
 Array = np.ndarray[Any, Any]
 OUTPUT = "logits"
@@ -124,7 +124,7 @@ def _pieces(
     rng: np.random.Generator,
     stops: list[str],
 ) -> Iterator[str]:
-    end, made, held = vocab.index.get(END), list[int](), ""
+    end, writer, held = vocab.index.get(END), _Writer(vocab), ""
     forbidden = [vocab.index[BEGIN]] if BEGIN in vocab.index else []
     new = tokens
     for _ in range(max_tokens):
@@ -134,8 +134,7 @@ def _pieces(
         if token == end:
             break
         new = [token]
-        made.append(token)
-        held += _piece(vocab, made)
+        held += writer.add(token)
         found = min((at for s in stops if (at := held.find(s)) >= 0), default=None)
         if found is not None:
             yield held[:found]
@@ -144,20 +143,37 @@ def _pieces(
         if ready:
             yield held[:ready]
             held = held[ready:]
+    held += writer.rest()
     if held:
         yield held
 
 
 CONTEXT = 8
-"""So many tokens before it decide how a token is written: spaces between words, bytes of a character."""
+"""So many tokens before it decide how a token is written: whether with a space before it, say."""
+BYTES = 4
+"""The most tokens that a character takes, where a token may be a byte of it."""
 
 
-def _piece(vocab: AnyVocabulary, tokens: list[int]) -> str:
-    """What the last token adds to a text."""
-    if isinstance(vocab, Vocabulary) and vocab.unit == "character":
-        return vocab.tokens[tokens[-1]]
-    near = tokens[-CONTEXT - 1 :]
-    return vocab.decode(near)[len(vocab.decode(near[:-1])) :]
+class _Writer:
+    """Writes tokens as text, each as soon as its characters are whole."""
+
+    def __init__(self, vocab: AnyVocabulary):
+        self.vocab, self.before, self.new = vocab, list[int](), list[int]()
+
+    def add(self, token: int) -> str:
+        """The text that a token makes whole."""
+        self.new.append(token)
+        # an incomplete character is decoded as U+FFFD
+        return "" if self._text().endswith("\ufffd") and len(self.new) < BYTES else self.rest()
+
+    def rest(self) -> str:
+        """The text of what was not whole so far."""
+        text = self._text()
+        self.before, self.new = [*self.before, *self.new][-CONTEXT:], []
+        return text
+
+    def _text(self) -> str:
+        return self.vocab.decode([*self.before, *self.new])[len(self.vocab.decode(self.before)) :]
 
 
 def _undecided(text: str, stops: Sequence[str]) -> int:
@@ -174,7 +190,7 @@ def _vocabulary(model: CompiledModel) -> AnyVocabulary:
         raise InputError(
             f"{model.name} has no vocabulary", how="train it on data that have one: gc.Dataset(train=…, vocab=…)"
         )
-    return vocab  # type: ignore[no-any-return]
+    return vocab
 
 
 class _Reader:
@@ -191,8 +207,8 @@ class _Reader:
         if self.text is not None:
             self.text += tokens
             tokens = self.text
-        outputs = self.entry.forward(**{self.input: np.array([tokens])}, outputs=OUTPUT)
-        return outputs[OUTPUT][0, -1]
+        given: dict[str, Any] = {self.input: np.array([tokens])}
+        return self.entry.forward(outputs=OUTPUT, **given)[OUTPUT][0, -1]
 
 
 def _generating(model: CompiledModel, name: str | None) -> tuple[Entry, str]:
