@@ -15,7 +15,7 @@ from ..graph import scalar as sc
 from ..graph.dtype import DType, bool_
 from ..graph.formula import Affine
 from ..graph.scalar import Scalar
-from ..graph.size import Size
+from ..graph.size import Size, size
 from ..lowering.ir import Accumulate, Arg, Assign, Kernel, Load, Loop, Note, Position, Statement, Store, loops
 
 _INFIX = {
@@ -123,7 +123,8 @@ class Printer:
         self.used = _locals_used(kernel.body)
         self.rename: dict[str, str] = {}
         self.loops: dict[int, str] = {}
-        self.blocks: dict[int, tuple[int, str]] = {}  # of loops over blocks: a block's length, and where the last ends
+        self.named = 0  # names given to loops: one variable may have several, one after the other
+        self.blocks: dict[int, tuple[str, str]] = {}  # of loops over blocks: a block's length, and where the last ends
         self.literal = {0, 1}  # sizes that are written as numbers
 
     def line(self, text: str, depth: int) -> None:
@@ -167,19 +168,23 @@ class Printer:
 
     def loop_name(self, loop: Loop) -> str:
         """A name for the variable of a loop."""
-        name = self.loops[loop.variable] = f"i{len(self.loops)}"
+        name = self.loops[loop.variable] = f"i{self.named}"
+        self.named += 1
         return name
 
     def range(self, loop: Loop) -> str:
         """The arguments of `range` for a loop."""
         if loop.within is not None:
             begin, (length, end) = self.loops[loop.within], self.blocks[loop.within]
-            return f"{begin}, fmin({begin} + {length}, {end})"
-        begin, end = ("begin", "end") if loop.variable == self.kernel.main else ("0", self.size(loop.extent))
+            end = f"fmin({begin} + {length}, {end})"
+        else:
+            begin, end = ("begin", "end") if loop.variable == self.kernel.main else ("0", self.size(loop.extent))
         if loop.step == 1:
             return end if begin == "0" else f"{begin}, {end}"
-        self.blocks[loop.variable] = loop.step, end
-        return f"{begin}, {end}, {loop.step}"
+        known = size(loop.step).constant
+        step = str(known) if known is not None else self.size(size(loop.step))
+        self.blocks[loop.variable] = step, end
+        return f"{begin}, {end}, {step}"
 
     def first_maximum(self, item: Arg, depth: int) -> None:
         """NumPy's rule: the first of equals, and the first NaN before everything."""
@@ -279,10 +284,10 @@ class Printer:
     def affine(self, form: Affine) -> str:
         parts = []
         for axis, coefficient in form.terms:
-            if coefficient == -1:
-                parts.append(f"-{self.loops[axis]}")
-            else:
-                parts.append(self.loops[axis] if coefficient == 1 else f"{self.loops[axis]}*{self.size(coefficient)}")
+            negative = all(factor < 0 for _, factor in coefficient.terms)
+            length = coefficient * -1 if negative else coefficient
+            part = self.loops[axis] if length == 1 else f"{self.loops[axis]}*{self.size(length)}"
+            parts.append(f"-{part}" if negative else part)
         if form.constant != 0 or not parts:
             parts.append(self.size(form.constant))
         return " + ".join(parts).replace("+ -", "- ")

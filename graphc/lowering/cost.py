@@ -15,7 +15,7 @@ from .ir import Accumulate, Arg, Loop, Note, Statement, Store
 
 WEIGHTS = {
     **{"div": 4, "sqrt": 4, "exp2": 7, "exp": 8, "log": 8, "log2": 8, "log1p": 10, "expm1": 10, "sigmoid": 12},
-    **{"tanh": 14, "erf": 14, "sin": 16, "cos": 16, "pow": 24},
+    **{"tanh": 14, "erf": 14, "sin": 16, "cos": 16, "pow": 24, "random_bits": 64},
 }
 LONG = 7
 """From this weight on, an operation is a function of many steps, each of which waits for the one before it."""
