@@ -53,7 +53,8 @@ def fit(
     """Train a model that was compiled with an optimiser.
 
     epochs: in total, those before a resumption included. batch_size: rows; the last batch may have fewer.
-    seed: of the order of the data, which follows from (seed, epoch). entry: the model, of a file with several.
+    seed: of the order of the data, which follows from (seed, epoch). entry: the model, of a file with several that have a
+    loss.
     checkpoint: a file, replaced after each epoch and when stopped. resume: go on from it, to the same bits as if never
     stopped. lr: another learning rate than the optimiser's or the checkpoint's. settings: stored in the checkpoint.
     stop: asked after each batch; true ends the training there.
@@ -63,7 +64,7 @@ def fit(
 
     RuntimeFault where the loss is no longer a number, DataError where the data do not fit.
     """
-    chosen = _entry(model, entry)
+    chosen = learner(model, entry)
     _check_order(model, data.train, "train")
     batches = Batches(data.train, chosen.signature, batch_size, "train")
     if data.valid is not None:
@@ -121,7 +122,7 @@ def evaluate(model: CompiledModel, batches: Batches, entry: str | None = None) -
 
     States that it carries from batch to batch begin anew with the first one.
     """
-    chosen = _entry(model, entry)
+    chosen = learner(model, entry)
     average = Average()
     with _beginning(model):
         for batch, rows in batches.epoch():
@@ -131,10 +132,14 @@ def evaluate(model: CompiledModel, batches: Batches, entry: str | None = None) -
     return average.means
 
 
-def _entry(model: CompiledModel, name: str | None) -> Entry:
-    if name is None and len(model.entries) > 1:
+def learner(model: CompiledModel, name: str | None = None) -> Entry:
+    """The model that is trained: of a name, the only one, or the only one with a loss. InputError where there is none."""
+    learning = [n for n, e in model.entries.items() if "loss" in e.signature.needs]
+    if name is None and len(model.entries) > 1 and len(learning) != 1:
         raise InputError(f"{model.name} holds several models: {', '.join(model.entries)}", how="choose one: entry=NAME")
-    entry = model.entries[name or next(iter(model.entries))]
+    if name is not None and name not in model.entries:
+        raise InputError(f"{model.name} holds no model {name!r}", how=f"it holds: {', '.join(model.entries)}")
+    entry = model.entries[name or next(iter(learning or model.entries))]
     if "loss" not in entry.signature.needs:
         raise InputError(
             f"model {entry.name} has no output named 'loss', so there is nothing to train",
