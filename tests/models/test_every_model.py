@@ -21,6 +21,12 @@ SMALL = {  # the same model of a size that 60-digit arithmetic is quick with
     "eigen": dict(steps=3),
     "feedforward_lm": dict(n=2, vocabulary=4, embedding=2, hidden=3),
     **{name: dict(vocabulary=4, embedding=2, hidden=2) for name in ("rnn_lm", "lstm_lm", "gru_lm")},
+    "text_classifier": dict(vocabulary=4, embedding=2, hidden=2),
+    "pos_tagger": dict(vocabulary=4, alphabet=4, embedding=2, letter=2, form=2, hidden=2),
+    "vanishing": dict(hidden=2),
+    "forecasting": dict(hidden=2, warm=8),
+    "seq2seq": dict(embedding=2, hidden=2, longest=3),
+    "stacked_birnn": dict(hidden=2),
 }
 every_file = pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 
