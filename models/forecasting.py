@@ -6,7 +6,7 @@
 
 The series is made here, a day a value: a week's rhythm, a year's, a slow trend and noise of standard deviation 0.1,
 whose square, 0.01, no forecast can get below. It is learned from windows of 120 days; the last year is held back. Beside
-the `loss` stands `naive`, the same of the forecast that it will be as it was a week ago.
+the `loss` stands `naive`, the same of the forecast that it will be as it was a `season`, a week, ago.
 
     graphc train models/forecasting.py
     python models/forecasting.py build/forecasting        draw four weeks of forecasts into forecasting.png
@@ -24,17 +24,14 @@ import graphc as gc
 
 training = dict(epochs=15, batch_size=32, optimizer="adam", lr=5e-3, clip=1.0)
 
-WEEK = 7
-
-
 @gc.model
-def forecasting(x: gc.f32["B", "T"], y: gc.f32["B", "T"], *, hidden: int = 32, warm: int = 30):
+def forecasting(x: gc.f32["B", "T"], y: gc.f32["B", "T"], *, hidden: int = 32, warm: int = 30, season: int = 7):
     hs, _ = gc.nn.gru(gc.expand_dims(x, 2), hidden)
     y_hat = x + gc.squeeze(gc.nn.linear(hs, 1, name="out"), 2)
     return gc.outputs(
         y_hat=y_hat,
         loss=gc.nn.mse(y_hat[:, warm:], y[:, warm:]),
-        naive=gc.nn.mse(y[:, warm - WEEK : -WEEK], y[:, warm:]),
+        naive=gc.nn.mse(y[:, warm - season : -season], y[:, warm:]),
     )
 
 
@@ -48,7 +45,7 @@ def series(path=""):
         return (values - values.mean()) / values.std()
     days = np.arange(6 * 365)
     rng = np.random.default_rng(0)
-    week = 0.5 * np.sin(2 * np.pi * days / WEEK) + 0.3 * (days % WEEK == 5)
+    week = 0.5 * np.sin(2 * np.pi * days / 7) + 0.3 * (days % 7 == 5)
     return week + np.sin(2 * np.pi * days / 365.25) + days / 3650 + 0.1 * rng.standard_normal(len(days))
 
 

@@ -4,8 +4,8 @@
     LSTM    ∂c_t/∂c_{t−1} = diag(f_t) + …             the forget gate f decides; near 1 the gradient goes through
     GRU     ∂h_t/∂h_{t−1} = diag(1 − z_t) + …         the update gate z decides; near 0 the gradient goes through
 
-The size is the length of vᵀ ∂h_T/∂h_t for a direction v, which is the gradient of v·h_T by h_t: a step's state is nudged
-by an input that is 0, and the gradient by that input is taken.
+The size is the length of vᵀ ∂h_T/∂h_t for a direction v, which is the gradient of v·h_T by h_t: to each step's state a 0
+is added, and the gradient by these zeros is taken.
 
     python models/vanishing.py                 draws vanishing.png, and prints the numbers
 
@@ -21,57 +21,62 @@ import numpy as np
 import graphc as gc
 
 
-def sizes(cell, state, x, nudge, v):
+def sizes(cell, state, x, v, hidden):
     """The lengths of vᵀ ∂h_T/∂h_t for each step, the mean over the batch; `state` is the first one, h first."""
 
     def step(state, inputs):
         x_t, nudge_t = inputs
-        new = cell(x_t, state)
-        new = new if isinstance(new, tuple) else (new,)
-        new = (new[0] + nudge_t, *new[1:])
-        return (new if len(new) > 1 else new[0]), new[0]
+        new = cell(x_t, state if len(state) > 1 else state[0])
+        h, *others = new if isinstance(new, tuple) else (new,)
+        h = h + nudge_t
+        return (h, *others), h
 
-    last, _ = gc.scan(step, state, (x, nudge))
-    h = last[0] if isinstance(last, tuple) else last
-    (path,) = gc.grad(gc.sum(h * v), [nudge])
+    nudge = gc.zeros((*x.shape[:2], hidden))
+    (h, *_), _ = gc.scan(step, state, (x, nudge))
+    path = gc.grad(gc.sum(h * v), nudge)
     return gc.outputs(size=gc.mean(gc.sqrt(gc.sum(gc.square(path), axis=2)), axis=1))
 
 
 @gc.model
-def rnn_path(x: gc.f32["T", "B", 1], nudge: gc.f32["T", "B", "H"], v: gc.f32["H"], *, hidden: int = 32):
-    return sizes(gc.nn.rnn_cell, gc.zeros((gc.dim("B"), hidden)), x, nudge, v)
+def rnn_path(x: gc.f32["T", "B", 1], *, hidden: int = 32):
+    v, zero = direction(hidden), gc.zeros((gc.dim("B"), hidden))
+    return sizes(gc.nn.rnn_cell, (zero,), x, v, hidden)
 
 
 @gc.model
-def lstm_path(x: gc.f32["T", "B", 1], nudge: gc.f32["T", "B", "H"], v: gc.f32["H"], *, hidden: int = 32):
-    zero = gc.zeros((gc.dim("B"), hidden))
-    return sizes(gc.nn.lstm_cell, (zero, zero), x, nudge, v)
+def lstm_path(x: gc.f32["T", "B", 1], *, hidden: int = 32):
+    v, zero = direction(hidden), gc.zeros((gc.dim("B"), hidden))
+    return sizes(gc.nn.lstm_cell, (zero, zero), x, v, hidden)
 
 
 @gc.model
-def gru_path(x: gc.f32["T", "B", 1], nudge: gc.f32["T", "B", "H"], v: gc.f32["H"], *, hidden: int = 32):
-    return sizes(gc.nn.gru_cell, gc.zeros((gc.dim("B"), hidden)), x, nudge, v)
+def gru_path(x: gc.f32["T", "B", 1], *, hidden: int = 32):
+    v, zero = direction(hidden), gc.zeros((gc.dim("B"), hidden))
+    return sizes(gc.nn.gru_cell, (zero,), x, v, hidden)
+
+
+def direction(hidden):
+    """v, of length 1; all models of this file have the same."""
+    v = gc.param("v", (hidden,), init=gc.init.normal(0, 1))
+    return v / gc.sqrt(gc.sum(gc.square(v)))
 
 
 def measured(steps=100, hidden=32, batch=16, seed=0):
     """The sizes (steps,) by what is shown, all from the same inputs."""
     m = gc.compile(rnn_path, lstm_path, gru_path, hidden=hidden, dtype="float64")
     rng = np.random.default_rng(seed)
-    v = rng.standard_normal(hidden)
-    given = dict(
-        x=0.5 * rng.standard_normal((steps, batch, 1)), nudge=np.zeros((steps, batch, hidden)), v=v / np.linalg.norm(v)
-    )
+    x = 0.5 * rng.standard_normal((steps, batch, 1))
     orthogonal, _ = np.linalg.qr(rng.standard_normal((hidden, hidden)))
     found = {}
     for scale in (0.7, 1.0, 1.3):
         m.params["rnn/U"] = scale * orthogonal
-        found[f"RNN, U of norm {scale}"] = m.rnn_path.forward(**given)["size"]
+        found[f"RNN, U of norm {scale}"] = m.rnn_path.forward(x)["size"]
     for bias in (0, 4):
         m.params["lstm/b"][:hidden] = bias
-        found[f"LSTM, forget bias {bias}"] = m.lstm_path.forward(**given)["size"]
+        found[f"LSTM, forget bias {bias}"] = m.lstm_path.forward(x)["size"]
     for bias in (0, -4):
         m.params["gru/b"][hidden : 2 * hidden] = bias
-        found[f"GRU, update bias {bias}"] = m.gru_path.forward(**given)["size"]
+        found[f"GRU, update bias {bias}"] = m.gru_path.forward(x)["size"]
     return found
 
 

@@ -24,7 +24,7 @@ SMALL = {  # the same model of a size that 60-digit arithmetic is quick with
     "text_classifier": dict(vocabulary=4, embedding=2, hidden=2),
     "pos_tagger": dict(vocabulary=4, alphabet=4, embedding=2, letter=2, form=2, hidden=2),
     "vanishing": dict(hidden=2),
-    "forecasting": dict(hidden=2, warm=8),
+    "forecasting": dict(hidden=2, warm=1, season=1),
     "seq2seq": dict(embedding=2, hidden=2, longest=3),
     "stacked_birnn": dict(hidden=2),
 }
