@@ -44,7 +44,7 @@ def data(path: str = "", batch: int = 16, steps: int = 32, vocabulary: int = 96)
     text = gc.train.read_text(path) if path else song()
     vocab = gc.Vocabulary.of(text)
     if len(vocab) > vocabulary:
-        raise gc.GraphcError(f"the text has {len(vocab)} characters", how=f"--set vocabulary={len(vocab)}")
+        raise gc.GraphcError(f"the text has {len(vocab)} different characters", how=f"--set vocabulary={len(vocab)}")
     numbers = vocab.encode(text)
     cut = len(numbers) * 9 // 10
     return gc.Dataset(

@@ -111,9 +111,8 @@ def words_of(path):
     """(word, phonemes) of each line of a pronouncing dictionary: `banana B AH0 N AE1 N AH0`, with comments after #."""
     pairs = []
     for line in gc.train.read_text(path).splitlines():
-        word, *phonemes = line.partition("#")[0].split()
-        plain = re.fullmatch(r"[a-z'.-]+", word)  # other ways to say a word, as banana(2), are left out
-        if plain and phonemes:
+        word, *phonemes = line.partition("#")[0].split() or [""]
+        if phonemes and re.fullmatch(r"[a-z'.-]+", word):  # other ways to say a word, as banana(2), are left out
             pairs.append((word, [p.rstrip("012") for p in phonemes]))
     return pairs
 

@@ -25,7 +25,7 @@ SMALL = {  # the same model of a size that 60-digit arithmetic is quick with
     "pos_tagger": dict(vocabulary=4, alphabet=4, embedding=2, letter=2, form=2, hidden=2),
     "vanishing": dict(hidden=2),
     "forecasting": dict(hidden=2, warm=1, season=1),
-    "seq2seq": dict(embedding=2, hidden=2, longest=3),
+    "seq2seq": dict(embedding=1, hidden=1, longest=2),
     "stacked_birnn": dict(hidden=2),
 }
 every_file = pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
