@@ -28,6 +28,7 @@ import graphc as gc
 training = dict(epochs=6, optimizer="adam", lr=2e-3, clip=1.0)
 
 UNKNOWN = "<unknown>"
+ENDS = 8  # so many letters at each end of a long word tell its form
 TAGS = "ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X".split()
 
 
@@ -106,10 +107,11 @@ def data(train: str = "", test: str = "", vocabulary: int = 4000, alphabet: int 
 
 
 def numbers_of(words, vocab):
-    """What the model takes of a sentence: its words, their letters and how many there are."""
-    counts = np.array([len(w) for w in words])
+    """What the model takes of a sentence: its words, their letters and how many there are; of long words both ends."""
+    words_read = [w if len(w) <= 2 * ENDS else w[:ENDS] + w[-ENDS:] for w in words]
+    counts = np.array([len(w) for w in words_read])
     letters = np.zeros((len(words), counts.max()), int)
-    for row, word in zip(letters, words):
+    for row, word in zip(letters, words_read):
         row[: len(word)] = vocab["letters"].encode(word)
     return dict(words=vocab["words"].encode(words), letters=letters, counts=counts)
 

@@ -31,7 +31,11 @@ SMALL = {  # the same model of a size that 60-digit arithmetic is quick with
 every_file = pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 
 
-@every_file
+SLOW = ("pos_tagger", "seq2seq")  # two networks each, and many classes
+VERIFIED = [pytest.param(f, marks=pytest.mark.slow) if f.stem in SLOW else f for f in FILES]
+
+
+@pytest.mark.parametrize("file", VERIFIED, ids=lambda f: f.stem)
 def test_it_verifies(file):
     certificate = gc.testing.check(file, **SMALL.get(file.stem, {}))
     assert certificate.strict
