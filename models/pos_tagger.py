@@ -29,7 +29,7 @@ training = dict(epochs=6, optimizer="adam", lr=2e-3, clip=1.0)
 
 UNKNOWN = "<unknown>"
 ENDS = 8  # so many letters at each end of a long word tell its form
-TAGS = "ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X".split()
+TAGS = ["ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM", "PART", "PRON", "PROPN", "PUNCT", "SCONJ", "SYM", "VERB", "X"]
 
 
 @gc.model

@@ -83,5 +83,6 @@ def _stacked(arrays: Sequence[Array], padding: float) -> Array:
     shape = tuple(max(sizes) for sizes in zip(*(a.shape for a in arrays), strict=True))
     result = np.full((len(arrays), *shape), padding, np.result_type(*arrays))
     for row, array in enumerate(arrays):
-        result[(row, *(slice(0, n) for n in array.shape))] = array
+        place: tuple[int | slice, ...] = (row, *(slice(0, n) for n in array.shape))
+        result[place] = array
     return result
