@@ -35,10 +35,8 @@ training = dict(epochs=8, optimizer="adam", lr=3e-3, clip=1.0)
 
 BEGIN, END = "<s>", "</s>"
 LETTERS = gc.Vocabulary("'-.abcdefghijklmnopqrstuvwxyz")
-PHONEMES = gc.Vocabulary(
-    [END, BEGIN, *["AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY", "F", "G", "HH", "IH", "IY", "JH", "K", "L", "M", "N", "NG", "OW", "OY", "P", "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH"]],
-    "word",
-)
+SOUNDS = """AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH"""
+PHONEMES = gc.Vocabulary([END, BEGIN, *SOUNDS.split()], "word")
 
 
 def encoder(letters, lengths, embedding, hidden):

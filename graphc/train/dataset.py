@@ -22,8 +22,9 @@ class Dataset:
     """What a model learns from: `train`, and optionally `valid` (looked at after each epoch) and `test` (at the end).
 
     Each is a dict of arrays by input name, which is shuffled and cut into batches, or an iterable of such dicts, which
-    are the batches, in their order; one with a method epoch(seed, number) gives those of each epoch. Names that are no input are left alone. `vocab` goes along with the trained model:
-    a `gc.Vocabulary`, a list of tokens, or a dict of these by name.
+    are the batches, in their order; one with a method epoch(seed, number) gives those of each epoch. Names that are no
+    input are left alone. `vocab` goes along with the trained model: a `gc.Vocabulary`, a list of tokens, or a dict of
+    these by name.
     """
 
     train: Source
