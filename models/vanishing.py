@@ -13,7 +13,7 @@ It shows 100 steps with random inputs: of the RNN with a matrix U that is 0.7, 1
 LSTM whose forget gate is half open (bias 0) and open (bias 4); of a GRU of which half of the state is new at each step
 (bias 0) and little (bias −4). Trained models learn their gates.
 
-    graphc explain models/vanishing.py --model rnn_path
+    graphc render models/vanishing.py --model rnn_path -o rnn_path.svg
 """
 
 import numpy as np

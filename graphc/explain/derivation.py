@@ -98,6 +98,8 @@ def derive(graph: Graph, y: Node, wrt: Sequence[Node]) -> Derivation:
     loss = graph.outputs["loss"]
     graph, after, came = over_steps(graph)
     loss = graph.outputs["loss"]
+    # a carry that no result reads, as that of a layer with lengths, is read by the next step
+    graph = replace(graph, outputs={"loss": loss, **{f"carry {k}": n for k, n in enumerate(after.values())}})
     named = {came.get(n, n): name for n, name in named.items()}
     named = {n: name for n, name in named.items() if n in set(graph.nodes)}
     flow = flowing(graph, set(wrt))

@@ -43,6 +43,19 @@ def lstm(x: gc.f64["B", "T", 2]):
     return gc.outputs(loss=gc.sum(hs * gc.sin(hs)) + gc.sum(last * c))
 
 
+@gc.model
+def gated(x: gc.f64["T", "B", 2]):
+    """No result reads the carry, only the next step does."""
+    W, U = gc.param("W", (2, 3)), gc.param("U", (3, 3))
+
+    def step(h, x_t):
+        new = gc.tanh(x_t @ W + h @ U)
+        return gc.where(x_t[:, :1] > 0, new, h), new
+
+    _, hs = gc.scan(step, init=gc.zeros((gc.dim("B"), 3)), xs=x)
+    return gc.outputs(loss=gc.sum(hs * hs))
+
+
 class Recursive(Evaluator):
     """Elements by their equations, which may refer to one another from step to step."""
 
@@ -67,7 +80,7 @@ def derived(model):
     return derive(module.entries[model.name], question.y, question.wrt), question, module
 
 
-@pytest.mark.parametrize("model", [rnn, lstm], ids=lambda m: m.name)
+@pytest.mark.parametrize("model", [rnn, lstm, gated], ids=lambda m: m.name)
 @pytest.mark.parametrize("form", ["general", "inserted", "closed"])
 def test_the_recurrences_are_the_gradients(model, form):
     derivation, question, _ = derived(model)
