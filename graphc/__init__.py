@@ -93,6 +93,8 @@ _HOMES = {
     ".pipeline": ("compile",),
     ".runtime.artifact": ("load",),
     ".train.dataset": ("Dataset",),
+    ".generation": ("generate",),
+    ".vocabulary": ("Tokenizer", "Vocabulary"),
     ".derivatives.partials": ("op",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

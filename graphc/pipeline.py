@@ -409,6 +409,7 @@ class Compilation:
             },
             rules=dict(self.fired.counts),
             certificate=self.certificate,
+            vocab=model.vocab,
         )
         return artifact.save(contents, folder, progress)
 

@@ -40,6 +40,7 @@ BELOW_TOP = (*BELOW_PIPELINE, "assembly", "pipeline")
 TABLE = (
     Row("errors", (), "every stage raises them, so they know none"),
     Row("store", (), "it keeps content by name and does not know what it is"),
+    Row("vocabulary", ("errors",), "it knows texts and numbers, no model"),
     Row("graph", ("errors",), "types, sizes and nodes are the vocabulary of every stage"),
     Row("symbolic", ("errors", "graph"), "formulas know values and sizes, not the operations made of them"),
     Row("ops", ("errors", "graph", "symbolic"), "a row is mathematics and knows no stage that uses it"),
@@ -50,7 +51,8 @@ TABLE = (
     Row("lowering", STAGE, "a stage knows the graph and the rows, not its neighbours"),
     Row("codegen", ("errors", "graph", "symbolic", "lowering.ir", "lowering.cells"),
         "a printer sees the Kernel IR, and what its iterations touch, not how it was made"),
-    Row("runtime", ("errors", "store", "graph.size", "graph.dtype", "codegen.host", "codegen.primitives", "codegen.randomness", "codegen.tiles",
+    Row("runtime", ("errors", "store", "vocabulary", "graph.size", "graph.dtype",
+                    "codegen.host", "codegen.primitives", "codegen.randomness", "codegen.tiles",
                     "codegen.vecmath"),
         "a compiled model runs without the compiler"),
     Row("assembly", ("errors", "graph", "symbolic", "lowering", "codegen", "runtime"),
@@ -59,10 +61,12 @@ TABLE = (
     Row("verify", BELOW_TOP, "it checks what the whole pipeline made; no stage knows it"),
     Row("render", (*STAGE, "runtime", "pipeline"), "pictures are made of graphs; no stage knows them"),
     Row("explain", (*BELOW_TOP, "render.names"), "a derivation is told of a traced graph; no stage knows it"),
-    Row("train", BELOW_TOP, "on top: nothing below knows it"),
+    Row("generation", ("errors", "vocabulary", "runtime"), "text comes from a compiled model, without the compiler"),
+    Row("train", (*BELOW_TOP, "vocabulary"), "on top: nothing below knows it"),
     Row("interop", BELOW_TOP, "on top: nothing below knows it"),
     Row("testing", (*BELOW_TOP, "verify"), "on top: nothing below knows it"),
-    Row("cli", (*BELOW_TOP, "verify", "render", "explain", "train", "interop", "testing"), "on top: nothing below knows it"),
+    Row("cli", (*BELOW_TOP, "verify", "render", "explain", "train", "interop", "testing", "generation", "vocabulary"),
+        "on top: nothing below knows it"),
     Row("__main__", ("cli",), "`python -m graphc` is the command line and nothing else"),
 )
 

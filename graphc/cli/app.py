@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from .. import errors
-from . import compile, explain, info, new, predict, profile, render, train, verify
+from . import compile, explain, generate, info, new, predict, profile, render, train, verify
 from .screen import show_error
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for command in (compile, train, predict, explain, render, profile, info, new, verify):
+for command in (compile, train, predict, generate, explain, render, profile, info, new, verify):
     app.command(command.NAME)(command.run)
 
 

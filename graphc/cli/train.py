@@ -76,6 +76,10 @@ def run(
             "--weight-decay", metavar="FACTOR", help="The decay of the parameters.  [default: 0; 0.01 for adamw]"
         ),
     ] = None,
+    clip: Annotated[
+        float | None,
+        typer.Option("--clip", metavar="NORM", help="The largest norm of the gradients; larger ones are scaled down."),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -112,16 +116,11 @@ def run(
     from ..pipeline import Options
     from ..runtime.artifact import check_place
     from ..train.checkpoint import Checkpoint
-    from ..train.loop import fit
+    from ..train.loop import fit, learner
     from ..train.settings import of_checkpoint, of_model
     from .source import read
 
     source = read(model_file, model, settings)
-    if len(source.models) > 1:
-        raise ModelError(
-            f"{source.file.path.name} defines several models: {', '.join(m.name for m in source.models)}",
-            how="choose the one to train with --model NAME",
-        )
     check_place(output / source.file.name)
     checkpoint = output / f"{source.file.name}.checkpoint.safetensors"
     options_given = {
@@ -131,6 +130,7 @@ def run(
         "lr": lr,
         "momentum": momentum,
         "weight_decay": weight_decay,
+        "clip": clip,
         "seed": seed,
         "dtype": dtype and dtype.value,
     }
@@ -148,7 +148,14 @@ def run(
             Options(dtype=chosen.dtype, seed=chosen.seed, progress=bar.kernel), chosen.optimiser()
         )
         compiled = compilation.model()
-        dataset = dataset_of(source, data, compiled.signature.inputs)
+        learning = [n for n, e in compiled.entries.items() if "loss" in e.signature.needs]
+        if len(learning) > 1:
+            raise ModelError(
+                f"{source.file.path.name} defines several models with a loss: {', '.join(learning)}",
+                how="choose the one to train with --model NAME",
+            )
+        entry = learner(compiled)
+        dataset = dataset_of(source, data, entry.signature.inputs)
         result = fit(
             compiled,
             dataset,
@@ -177,7 +184,7 @@ def run(
         checkpoint,
         chosen,
         result,
-        _test(compiled, dataset, chosen),
+        _test(compiled, entry.name, dataset, chosen),
         output if plot else None,
         as_json,
     )
@@ -216,16 +223,15 @@ def dataset_of(source: Source, path: Path | None, inputs: Sequence[Declared]) ->
     return data
 
 
-def _test(compiled: CompiledModel, data: Dataset, chosen: Settings) -> dict[str, float]:
+def _test(compiled: CompiledModel, entry: str, data: Dataset, chosen: Settings) -> dict[str, float]:
     """What the trained model comes to on the test data, if there are any."""
     from ..train.dataset import Batches
     from ..train.loop import evaluate
 
-    return (
-        {}
-        if data.test is None
-        else evaluate(compiled, Batches(data.test, compiled.signature, chosen.batch_size, "test"))
-    )
+    if data.test is None:
+        return {}
+    batches = Batches(data.test, compiled.entries[entry].signature, chosen.batch_size, "test")
+    return evaluate(compiled, batches, entry)
 
 
 @contextmanager

@@ -5,8 +5,10 @@ NAME/manifest.json       format version, signature, sizes, versions, digests of 
 NAME/kernels.py          the generated source: what runs
 NAME/programs.json       buffers and instructions of each entry
 NAME/graph.txt           the graph in text form (NAME.graph.txt for each of several)
-NAME/params.safetensors  parameters and the beginnings of states
+NAME/params.safetensors  parameters
 NAME/constants.safetensors
+NAME/states.safetensors  how states begin
+NAME/vocab.json          the vocabulary, tokenizer or several by name, of a model that was trained on data that have one
 NAME/certificate.json    what verification showed, where the model was compiled with --strict
 """
 
@@ -26,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import vocabulary
 from ..errors import ArtifactError
 from ..graph import dtype as dtypes
 from ..graph.size import parse
@@ -74,6 +77,7 @@ class Contents:
     options: Mapping[str, Any]
     rules: Mapping[str, int]
     certificate: Mapping[str, Any] | None = None
+    vocab: Any = None
 
 
 def save(contents: Contents, folder: Path, progress: Progress | None = None) -> Path:
@@ -107,8 +111,8 @@ def _files(contents: Contents) -> dict[str, bytes]:
         files["certificate.json"] = _json(contents.certificate, indent=2)
     if contents.constants:
         files["constants.safetensors"] = encode({n: np.asarray(a, order="C") for n, a in contents.constants.items()})
-    if contents.states.initial:
-        files["states.safetensors"] = encode({n: np.asarray(a, order="C") for n, a in contents.states.initial.items()})
+    own = {name for signature, _ in contents.entries.values() for name in signature.update_needs}
+    files |= _possessions(contents.states, own, contents.vocab)
     manifest = {
         "format_version": FORMAT_VERSION,
         "name": contents.name,
@@ -123,12 +127,35 @@ def _files(contents: Contents) -> dict[str, bytes]:
             "numba": importlib.metadata.version("numba"),
             "python": platform.python_version(),
         },
-        # parameters may be saved again after training: their shapes are checked when they are loaded, not their digest
-        "sha256": {n: hashlib.sha256(data).hexdigest() for n, data in files.items() if n != "params.safetensors"},
     }
-    manifest["digest"] = _digest(manifest)
-    files["manifest.json"] = _json(manifest, indent=2)
+    return _sealed(manifest, files)
+
+
+def _possessions(states: States, own: Collection[str], vocab: Any) -> dict[str, bytes]:
+    """What a model has beside its parameters: how its states begin, and its vocabulary, where there are any.
+
+    States of known shape that the model itself updates, such as running statistics, begin as they are now. Those that are
+    carried along sequences, and an optimiser's memory, begin as they are declared.
+    """
+    from safetensors.numpy import save as encode
+
+    files = {}
+    kept = {n: states.arrays[n] for n in states.declared if n in own and n not in states.carried}
+    begin = {**states.initial, **kept}
+    if begin:
+        files["states.safetensors"] = encode({n: np.asarray(a, order="C") for n, a in begin.items()})
+    if vocab is not None:
+        files["vocab.json"] = vocabulary.encoded(vocab)
     return files
+
+
+def _sealed(manifest: dict[str, Any], files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files with their manifest, which holds their digests and its own."""
+    # parameters may be saved again after training: their shapes are checked when they are loaded, not their digest
+    digests = {n: hashlib.sha256(data).hexdigest() for n, data in files.items() if n != "params.safetensors"}
+    manifest = {**manifest, "sha256": digests}
+    manifest["digest"] = _digest(manifest)
+    return {**files, "manifest.json": _json(manifest, indent=2)}
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:
@@ -236,7 +263,10 @@ def load(folder: str | Path, progress: Progress | None = None, threads: int | No
         lambda: _graphs(data, manifest),
         lambda model, to, _: _copy(place, model, to),
     )
-    return CompiledModel(manifest["name"], entries, parameters, states, info)
+    model = CompiledModel(manifest["name"], entries, parameters, states, info)
+    if "vocab.json" in data:
+        model.vocab = vocabulary.decoded(data["vocab.json"], place / "vocab.json")
+    return model
 
 
 def _contents(place: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -356,10 +386,12 @@ def _graphs(data: Mapping[str, bytes], manifest: Mapping[str, Any]) -> dict[str,
 
 
 def _copy(place: Path, model: CompiledModel, folder: Path) -> Path:
-    """Write a loaded model elsewhere, with the parameters that it has now."""
+    """Write a loaded model elsewhere, with the parameters, states and vocabulary that it has now."""
     from safetensors.numpy import save as encode
 
-    files = {p.name: p.read_bytes() for p in place.iterdir() if p.is_file()}
+    manifest, files = _contents(place)
     files["params.safetensors"] = encode({n: np.asarray(a, order="C") for n, a in model.params.items()})
-    _replace(folder / model.name, files)
+    own = {name for entry in model.entries.values() for name in entry.signature.update_needs}
+    files |= _possessions(model._states, own, model.vocab)
+    _replace(folder / model.name, _sealed(manifest, files))
     return folder / model.name

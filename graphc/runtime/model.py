@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -158,10 +158,14 @@ class Entry:
 
 
 class CompiledModel:
-    """Compiled models of one file, sharing parameters and states. With one model its methods are here directly."""
+    """Compiled models of one file, sharing parameters and states. With one model its methods are here directly.
+
+    vocab: the `gc.Vocabulary` of the texts that it was trained on, or several by name, or None.
+    """
 
     def __init__(self, name: str, entries: Mapping[str, Entry], params: Parameters, states: States, info: Info):
         self.name, self.entries, self.params, self._states, self._info = name, dict(entries), params, states, info
+        self.vocab: Any = None
         if len(self.entries) == 1:  # the methods below, without the way through them
             (entry,) = self.entries.values()
             vars(self).update(forward=entry.forward, value_and_grad=entry.value_and_grad, step=entry.step)
@@ -204,9 +208,21 @@ class CompiledModel:
         """name → the array of a state that exists so far; one of symbolic shape exists from the first call on."""
         return Arrays(self._states.arrays)
 
-    def reset(self) -> None:
-        """Take all states back to their beginning."""
-        self._states.reset()
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """The names of the states with a symbolic shape, such as the hidden state of each sequence of a batch.
+
+        They follow the data: training takes them back to their beginning where a pass over the data begins.
+        """
+        return self._states.carried
+
+    def set_states(self, values: Mapping[str, Any]) -> None:
+        """Give states values by name; one of symbolic shape takes the shape of its value. InputError where one does not fit."""
+        self._states.set(values)
+
+    def reset(self, names: Iterable[str] | None = None) -> None:
+        """Take states back to their beginning: all, or those named, such as `m.carried`."""
+        self._states.reset(names)
 
     def cost(self, **sizes: int) -> dict[str, dict[str, int]]:
         """For each program of a model its arithmetic operations, bytes touched and bytes of memory: m.cost(B=32)."""
@@ -249,7 +265,9 @@ class CompiledModel:
         states = States(self._states.declared, self._states.initial)
         arena = Arena()
         entries = {n: e._over(states, arena) for n, e in self.entries.items()}
-        return CompiledModel(self.name, entries, self.params, states, self._info)
+        twin = CompiledModel(self.name, entries, self.params, states, self._info)
+        twin.vocab = self.vocab
+        return twin
 
     def _repr_svg_(self) -> str | None:
         """The picture that a notebook shows of a single model; None where `dot` is not installed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -110,13 +110,36 @@ class States:
         self.arrays = allocate(known)
         self.reset()
 
-    def reset(self) -> None:
-        """Back to the beginning: arrays of known shape keep their memory, others are made again at the next call."""
-        for name, (_, shape) in self.declared.items():
-            if _known(shape):
-                self.arrays[name][...] = self.initial.get(name, 0)
-            else:
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """The names of those with a symbolic shape: they follow the sequences of a batch, and end where those end."""
+        return tuple(n for n, (_, shape) in self.declared.items() if not _known(shape))
+
+    def reset(self, names: Iterable[str] | None = None) -> None:
+        """Back to the beginning, all or some: arrays of known shape keep their memory, others are made at the next call."""
+        for name in self.declared if names is None else tuple(names):
+            if name not in self.declared:
+                raise unknown("state", name, list(self.declared))
+            if name in self.carried:
                 self.arrays.pop(name, None)
+            else:
+                self.arrays[name][...] = self.initial.get(name, 0)
+
+    def set(self, values: Mapping[str, Any]) -> None:
+        """Give states values; one of symbolic shape takes the shape of its value. InputError, and none is set, at a misfit."""
+        arrays = {n: np.asarray(v) for n, v in values.items()}
+        for name, value in arrays.items():
+            if name not in self.declared:
+                raise unknown("state", name, list(self.declared))
+            dtype, shape = self.declared[name]
+            fits = len(shape) == value.ndim and all(e.constant in (None, n) for e, n in zip(shape, value.shape))
+            if not fits or value.dtype.kind != dtype.numpy.kind:
+                declared = f"{dtype}[{', '.join(map(str, shape))}]"
+                raise InputError(f"the state {name!r} is {declared}, the value is {value.dtype}{list(value.shape)}")
+        made = allocate({n: (self.declared[n][0], arrays[n].shape) for n in self.carried if n in arrays})
+        self.arrays |= made
+        for name, value in arrays.items():
+            self.arrays[name][...] = value
 
     def get(self, name: str, sizes: Mapping[str, int]) -> Array:
         """The array of a state for given sizes; InputError where it was made for others."""
@@ -129,6 +152,7 @@ class States:
             raise InputError(
                 f"the state {name!r} has the shape {self.arrays[name].shape}, these inputs need {shape}",
                 how="call with the same sizes as before, or reset() the model first",
+                why="it is carried from call to call, a row for each sequence of the batch",
             )
         return self.arrays[name]
 

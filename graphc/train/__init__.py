@@ -11,6 +11,8 @@ from importlib import import_module as _import_module
 _HOMES = {
     ".dataset": ("Batches", "Dataset"),
     ".files": ("read_arrays",),
+    ".padded": ("Padded",),
+    ".streams": ("Streams", "read_text"),
     ".optimisers": ("SGD", "Adam", "AdamW"),
     ".loop": ("Result", "evaluate", "fit"),
     ".checkpoint": ("Checkpoint", "Epoch"),

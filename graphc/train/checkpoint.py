@@ -124,8 +124,12 @@ class Checkpoint:
 
     def restore(self, model: CompiledModel, path: Path) -> None:
         """Put its parameters and states into a model: all of them, or none and an error that lists what does not fit."""
+        carried = {f"state:{n}" for n in model.carried}  # their sizes are those of the data, and the first call's
         now = self.of(model, {}, [], 0, Average()).arrays
-        variables.assign(now, self.arrays, path)
+        fixed, stored = ({n: a for n, a in arrays.items() if n not in carried} for arrays in (now, self.arrays))
+        variables.assign(fixed, stored, path)
+        model.reset(model.carried)
+        model.set_states({n.removeprefix("state:"): self.arrays[n] for n in carried if n in self.arrays})
 
 
 def _columns(history: Sequence[Epoch]) -> dict[str, Array]:

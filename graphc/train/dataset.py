@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -22,7 +22,9 @@ class Dataset:
     """What a model learns from: `train`, and optionally `valid` (looked at after each epoch) and `test` (at the end).
 
     Each is a dict of arrays by input name, which is shuffled and cut into batches, or an iterable of such dicts, which
-    are the batches, in their order. Names that are no input are left alone. `vocab` rides along.
+    are the batches, in their order; one with a method epoch(seed, number) gives those of each epoch. Names that are no
+    input are left alone. `vocab` goes along with the trained model: a `gc.Vocabulary`, a list of tokens, or a dict of
+    these by name.
     """
 
     train: Source
@@ -85,7 +87,7 @@ class Batches:
         """The number of batches; 0 where an iterable does not say."""
         if self._arrays is not None:
             return -(-self.rows // self.batch_size)
-        return len(self._given) if isinstance(self._given, Sequence) else 0
+        return len(self._given) if isinstance(self._given, Sized) else 0
 
     @property
     def rows(self) -> int:
@@ -95,7 +97,7 @@ class Batches:
     def epoch(self, seed: int | None = None, number: int = 0, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
         """(batch, its rows), from batch `start` on; arrays in an order that (seed, number) alone decide, or as they are."""
         if self._arrays is None:
-            yield from self._given_batches(start)
+            yield from self._given_batches(seed, number, start)
             return
         count = self.rows
         order = None if seed is None else np.random.default_rng([seed, number]).permutation(count)
@@ -103,9 +105,10 @@ class Batches:
             chosen = slice(at, at + self.batch_size) if order is None else order[at : at + self.batch_size]
             yield {**self._arrays, **{n: a[chosen] for n, a in self._rows.items()}}, min(self.batch_size, count - at)
 
-    def _given_batches(self, start: int) -> Iterator[tuple[dict[str, Any], int]]:
+    def _given_batches(self, seed: int | None, epoch: int, start: int) -> Iterator[tuple[dict[str, Any], int]]:
         empty = True
-        for number, given in enumerate(self._given):
+        ordered = getattr(self._given, "epoch", None)
+        for number, given in enumerate(self._given if ordered is None else ordered(seed, epoch)):
             empty = False
             if number < start:
                 continue

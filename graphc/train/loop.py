@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, RuntimeFault
+from ..errors import DataError, InputError, RuntimeFault
 from ..runtime.model import CompiledModel, Entry
+from ..vocabulary import as_vocabulary
 from .checkpoint import Average, Checkpoint, Epoch
-from .dataset import Batches, Dataset
+from .dataset import Batches, Dataset, Source
 from .optimisers import SCOPE
 
 OnBatch = Callable[[int, int, int, float], None]
@@ -52,15 +53,22 @@ def fit(
     """Train a model that was compiled with an optimiser.
 
     epochs: in total, those before a resumption included. batch_size: rows; the last batch may have fewer.
-    seed: of the order of the data, which follows from (seed, epoch). entry: the model, of a file with several.
+    seed: of the order of the data, which follows from (seed, epoch). entry: the model, of a file with several that have a
+    loss.
     checkpoint: a file, replaced after each epoch and when stopped. resume: go on from it, to the same bits as if never
     stopped. lr: another learning rate than the optimiser's or the checkpoint's. settings: stored in the checkpoint.
     stop: asked after each batch; true ends the training there.
 
+    States that the model carries from batch to batch (`model.carried`) are taken back to their beginning where an epoch
+    begins, and where a pass over the validation data does. The model takes the vocabulary of the data, if they have one.
+
     RuntimeFault where the loss is no longer a number, DataError where the data do not fit.
     """
-    chosen = _entry(model, entry)
+    chosen = learner(model, entry)
+    _check_order(model, data.train, "train")
     batches = Batches(data.train, chosen.signature, batch_size, "train")
+    if data.valid is not None:
+        _check_order(model, data.valid, "valid")
     valid = None if data.valid is None else Batches(data.valid, chosen.signature, batch_size, "valid")
     place = None if checkpoint is None else Path(checkpoint)
     history, at, average = list[Epoch](), 0, Average()
@@ -72,6 +80,8 @@ def fit(
         history, at, average = stored.history, stored.batch, stored.average
     if lr is not None:
         model.states[f"{SCOPE}/lr"][...] = lr
+    if data.vocab is not None:
+        model.vocab = as_vocabulary(data.vocab)
 
     def save() -> None:
         if place is not None:
@@ -81,6 +91,8 @@ def fit(
         save()  # a folder that cannot be written is found before the work, not after it
     for number in range(len(history), epochs):
         begun = time.perf_counter()
+        if not at:
+            model.reset(model.carried)
         for batch, rows in batches.epoch(seed, number, at):
             values = _scalars(chosen, chosen.step(**batch))
             at += 1
@@ -106,10 +118,13 @@ def fit(
 
 
 def evaluate(model: CompiledModel, batches: Batches, entry: str | None = None) -> dict[str, float]:
-    """The means of the scalar outputs over batches, weighted by rows. The model is left as it was."""
-    chosen = _entry(model, entry)
+    """The means of the scalar outputs over batches, weighted by rows. The model is left as it was.
+
+    States that it carries from batch to batch begin anew with the first one.
+    """
+    chosen = learner(model, entry)
     average = Average()
-    with _unchanged(model.states):
+    with _beginning(model):
         for batch, rows in batches.epoch():
             wanted = [n for n in _scalar_names(chosen) if chosen.signature.needs[n] <= batch.keys()]
             with _unchanged(model.params):  # a learning rule of the model's own must not learn from these data
@@ -117,10 +132,14 @@ def evaluate(model: CompiledModel, batches: Batches, entry: str | None = None) -
     return average.means
 
 
-def _entry(model: CompiledModel, name: str | None) -> Entry:
-    if name is None and len(model.entries) > 1:
+def learner(model: CompiledModel, name: str | None = None) -> Entry:
+    """The model that is trained: of a name, the only one, or the only one with a loss. InputError where there is none."""
+    learning = [n for n, e in model.entries.items() if "loss" in e.signature.needs]
+    if name is None and len(model.entries) > 1 and len(learning) != 1:
         raise InputError(f"{model.name} holds several models: {', '.join(model.entries)}", how="choose one: entry=NAME")
-    entry = model.entries[name or next(iter(model.entries))]
+    if name is not None and name not in model.entries:
+        raise InputError(f"{model.name} holds no model {name!r}", how=f"it holds: {', '.join(model.entries)}")
+    entry = model.entries[name or next(iter(learning or model.entries))]
     if "loss" not in entry.signature.needs:
         raise InputError(
             f"model {entry.name} has no output named 'loss', so there is nothing to train",
@@ -135,6 +154,30 @@ def _scalar_names(entry: Entry) -> list[str]:
 
 def _scalars(entry: Entry, outputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, float]:
     return {n: float(outputs[n]) for n in _scalar_names(entry) if n in outputs}
+
+
+def _check_order(model: CompiledModel, source: Source, name: str) -> None:
+    """DataError where a state is carried from batch to batch of data that have no order."""
+    if model.carried and isinstance(source, Mapping):
+        raise DataError(
+            f"the model carries the state {model.carried[0]!r} from batch to batch, but the {name} data are arrays",
+            why="arrays are shuffled and cut: a batch does not go on where the one before it ended, and the last is smaller",
+            how="give batches in their order, such as gc.train.Streams(…)",
+        )
+
+
+@contextmanager
+def _beginning(model: CompiledModel) -> Iterator[None]:
+    """Inside, what the model carries from batch to batch begins anew; afterwards all states are what they are now."""
+    kept = {n: model.states[n].copy() for n in model.carried if n in model.states}
+    fixed = {n: a for n, a in model.states.items() if n not in kept}
+    model.reset(model.carried)
+    try:
+        with _unchanged(fixed):
+            yield
+    finally:
+        model.reset(model.carried)
+        model.set_states(kept)
 
 
 @contextmanager

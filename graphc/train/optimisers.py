@@ -3,6 +3,9 @@
 An optimiser becomes part of the compiled step. Its memory is states of the model under the scope `optimiser`:
 `optimiser/lr`, which may be set between steps (`m.states["optimiser/lr"][...] = 1e-4`), and for each parameter
 what it remembers, such as `optimiser/hidden/W/m`. The formulas are PyTorch's.
+
+All take clip=c: gradients whose norm, that of all of them as one vector, is above c are scaled down to it, so that one
+steep place does not throw the parameters far away (Pascanu, Mikolov and Bengio 2013).
 """
 
 from __future__ import annotations
@@ -10,10 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from math import log
+from operator import add
 
 from ..errors import ModelError
-from ..frontend.functions import cast, expm1, grad, sqrt, square
+from ..frontend.functions import cast, expm1, grad, minimum, sqrt, square
+from ..frontend.functions import sum as total
 from ..frontend.model import state, update
 from ..frontend.tensor import Tensor
 from ..frontend.trace import scope
@@ -33,16 +39,17 @@ class SGD:
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
+    clip: float | None = None
 
     def __post_init__(self) -> None:
-        _check(self.lr, self.weight_decay, momentum=self.momentum)
+        _check(self.lr, self.weight_decay, self.clip, momentum=self.momentum)
         if self.nesterov and not self.momentum:
             raise ModelError("Nesterov's step needs a momentum", how="SGD(momentum=0.9, nesterov=True)")
 
     def update(self, loss: Tensor, params: Mapping[str, Tensor]) -> None:
         """Update every parameter by its gradient of the loss."""
         with _memory(self.lr) as lr:
-            for name, p, g in _gradients(loss, params):
+            for name, p, g in _gradients(loss, params, self.clip):
                 d = _decayed(g, p, self.weight_decay)
                 if self.momentum:
                     v = state(f"{name}/v", p.shape)
@@ -64,15 +71,16 @@ class Adam:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
+    clip: float | None = None
 
     def __post_init__(self) -> None:
-        _check(self.lr, self.weight_decay, beta1=self.betas[0], beta2=self.betas[1])
+        _check(self.lr, self.weight_decay, self.clip, beta1=self.betas[0], beta2=self.betas[1])
 
     def update(self, loss: Tensor, params: Mapping[str, Tensor]) -> None:
         """Update every parameter by its gradient of the loss."""
         with _memory(self.lr) as lr:
             step = _AdamStep(self.betas, self.eps, lr)
-            for name, p, g in _gradients(loss, params):
+            for name, p, g in _gradients(loss, params, self.clip):
                 update(p, p - step.of(name, p, _decayed(g, p, self.weight_decay)))
 
 
@@ -84,15 +92,16 @@ class AdamW:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 1e-2
+    clip: float | None = None
 
     def __post_init__(self) -> None:
-        _check(self.lr, self.weight_decay, beta1=self.betas[0], beta2=self.betas[1])
+        _check(self.lr, self.weight_decay, self.clip, beta1=self.betas[0], beta2=self.betas[1])
 
     def update(self, loss: Tensor, params: Mapping[str, Tensor]) -> None:
         """Update every parameter by its gradient of the loss."""
         with _memory(self.lr) as lr:
             step = _AdamStep(self.betas, self.eps, lr)
-            for name, p, g in _gradients(loss, params):
+            for name, p, g in _gradients(loss, params, self.clip):
                 update(p, p * (1 - lr * self.weight_decay) - step.of(name, p, g))
 
 
@@ -130,15 +139,25 @@ def _memory(lr: float) -> Iterator[Tensor]:
         yield state("lr", (), init=lr)
 
 
-def _gradients(loss: Tensor, params: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
-    yield from zip(params, params.values(), grad(loss, list(params.values())), strict=True)
+def _gradients(
+    loss: Tensor, params: Mapping[str, Tensor], clip: float | None
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    gradients = grad(loss, list(params.values()))
+    if clip is not None and gradients:
+        squares = [total(square(g)) for g in gradients]
+        norm = sqrt(reduce(add, squares))
+        factor = minimum(clip / (norm + 1e-6), 1.0)
+        gradients = [g * factor for g in gradients]
+    yield from zip(params, params.values(), gradients, strict=True)
 
 
 def _decayed(g: Tensor, p: Tensor, weight_decay: float) -> Tensor:
     return g + weight_decay * p if weight_decay else g
 
 
-def _check(lr: float, weight_decay: float, **factors: float) -> None:
+def _check(lr: float, weight_decay: float, clip: float | None, **factors: float) -> None:
+    if clip is not None and not clip > 0:
+        raise ModelError(f"an optimiser with clip={clip}", how="the largest norm of the gradients is above 0")
     if not (lr > 0 and weight_decay >= 0):
         raise ModelError(
             f"an optimiser with lr={lr}, weight_decay={weight_decay}",

@@ -19,6 +19,7 @@ class Settings:
     """How to train. A model file may state its own: `training = dict(epochs=40, optimizer="adam", lr=1e-3)`.
 
     lr: 1e-3 for Adam and AdamW, 1e-2 for SGD, unless given. momentum: of SGD. weight_decay: 1e-2 for AdamW, else 0.
+    clip: the largest norm of all gradients together; None leaves them as they are.
     """
 
     epochs: int = 20
@@ -27,6 +28,7 @@ class Settings:
     lr: float | None = None
     momentum: float = 0.0
     weight_decay: float | None = None
+    clip: float | None = None
     seed: int = 0
     dtype: str = "float32"
 
@@ -42,7 +44,7 @@ class Settings:
     def optimiser(self) -> Optimiser:
         """The optimiser that is compiled into the step."""
         given: dict[str, Any] = {
-            n: v for n, v in (("lr", self.lr), ("weight_decay", self.weight_decay)) if v is not None
+            n: v for n, v in (("lr", self.lr), ("weight_decay", self.weight_decay), ("clip", self.clip)) if v is not None
         }
         if self.optimizer == "sgd":
             return SGD(momentum=self.momentum, **given)

@@ -84,7 +84,8 @@ def point(graph: Graph, params: list[Node], seed: int) -> Point:
             given = _source(node.operands[0], (*MOVEMENTS, "sub"))
             longest = node.attr("length").evaluate(sizes)
             if given in leaves:
-                leaves[given] = np.array([rng.randint(1, longest) for _ in leaves[given]], dtype=object)
+                drawn = [rng.randint(1, longest) for _ in range(leaves[given].size)]
+                leaves[given] = np.array(drawn, dtype=object).reshape(leaves[given].shape)
     return Point(sizes, leaves)
 
 

@@ -20,11 +20,22 @@ SMALL = {  # the same model of a size that 60-digit arithmetic is quick with
     "mlp": dict(widths=(3, 2)),
     "eigen": dict(steps=3),
     "feedforward_lm": dict(n=2, vocabulary=4, embedding=2, hidden=3),
+    **{name: dict(vocabulary=4, embedding=2, hidden=2) for name in ("rnn_lm", "lstm_lm", "gru_lm")},
+    "text_classifier": dict(vocabulary=4, embedding=2, hidden=2),
+    "pos_tagger": dict(vocabulary=4, alphabet=4, embedding=2, letter=2, form=2, hidden=2),
+    "vanishing": dict(hidden=2),
+    "forecasting": dict(hidden=2, warm=1, season=1),
+    "seq2seq": dict(embedding=1, hidden=1, longest=2),
+    "stacked_birnn": dict(hidden=2),
 }
 every_file = pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 
 
-@every_file
+SLOW = ("pos_tagger", "seq2seq")  # two networks each, and many classes
+VERIFIED = [pytest.param(f, marks=pytest.mark.slow) if f.stem in SLOW else f for f in FILES]
+
+
+@pytest.mark.parametrize("file", VERIFIED, ids=lambda f: f.stem)
 def test_it_verifies(file):
     certificate = gc.testing.check(file, **SMALL.get(file.stem, {}))
     assert certificate.strict

@@ -118,11 +118,36 @@ def test_parameters_are_saved_as_they_are_now(saved, tmp_path):
     same(again.forward(X, LABELS), loaded.forward(X, LABELS))
 
 
-def test_a_loaded_model_begins_with_fresh_states(original, tmp_path):
+def test_a_loaded_model_begins_with_the_states_that_were_saved(original, tmp_path):
+    """What has a known shape, such as running statistics; what follows the sequences of a batch begins anew."""
     m = original.clone()
     m.forward(X, LABELS)
+    seen = m.states["seen"].copy()
+    assert (seen != 2).all() and "wide" in m.states
     loaded = gc.load(m.save(tmp_path))
-    np.testing.assert_array_equal(loaded.states["seen"], np.full(4, 2.0))
+    np.testing.assert_array_equal(loaded.states["seen"], seen)
+    assert "wide" not in loaded.states
+    loaded.states["seen"][...] = 7
+    again = gc.load(loaded.save(tmp_path / "again"))  # a loaded model is saved as it is now, too
+    np.testing.assert_array_equal(again.states["seen"], np.full(4, 7.0))
+    again.states["seen"][...] = 0
+    again.reset()
+    np.testing.assert_array_equal(again.states["seen"], np.full(4, 7.0))
+    m.reset()
+    np.testing.assert_array_equal(m.states["seen"], np.full(4, 2.0))
+
+
+def test_an_optimisers_memory_stays_with_the_checkpoint(tmp_path):
+    @gc.model
+    def line(x: gc.f32["B"]):
+        return gc.outputs(loss=gc.mean(gc.square(x - gc.param("w"))))
+
+    m = gc.compile(line, optimiser=gc.train.Adam(0.5))
+    m.step(X[:, 0])
+    assert m.states["optimiser/step"] == 1 and m.states["optimiser/w/m"] != 0
+    loaded = gc.load(m.save(tmp_path))
+    assert loaded.states["optimiser/step"] == 0 and loaded.states["optimiser/w/m"] == 0
+    assert loaded.states["optimiser/lr"] == 0.5 and loaded.params["w"] == m.params["w"]
 
 
 # -- another process -------------------------------------------------------------------------------------------------

@@ -178,3 +178,39 @@ def test_the_curve(tmp_path):
     assert draw_curve(history[:1], tmp_path / "c.png") and [p.name for p in tmp_path.iterdir()] == ["c.png"]
     with pytest.raises(gc.GraphcError, match="written"):
         draw_curve(history, tmp_path / "absent" / "c.png")
+
+
+# -- several models ----------------------------------------------------------------------------------------------------
+@gc.model
+def teacher(x: gc.f32["B", 3], y: gc.i64["B"]):
+    return gc.outputs(loss=gc.nn.cross_entropy(gc.nn.linear(x, 2, name="one"), y))
+
+
+@gc.model
+def user(x: gc.f32["B", 3]):
+    return gc.outputs(p=gc.softmax(gc.nn.linear(x, 2, name="one")))
+
+
+def test_of_several_models_the_one_with_a_loss_learns(tmp_path):
+    m = gc.compile(teacher, user, optimiser=Adam(0.1))
+    history = fit(m, DATA, epochs=3).history
+    assert history[-1].train["loss"] < history[0].train["loss"]
+    p = m.user.forward(X)["p"]
+    assert np.mean(p.argmax(1) == Y) > 0.8, "they share their parameters"
+    loaded = gc.load(m.save(tmp_path))
+    np.testing.assert_allclose(loaded.user.forward(X)["p"], p, rtol=1e-6)
+
+
+def test_of_several_that_learn_one_must_be_named():
+    @gc.model
+    def other(x: gc.f32["B", 3], y: gc.i64["B"]):
+        return gc.outputs(loss=gc.nn.cross_entropy(gc.nn.linear(x, 2, name="two"), y))
+
+    m = gc.compile(teacher, other, optimiser=Adam(0.1))
+    with pytest.raises(gc.GraphcError, match=r"(?s)holds several models: teacher, other.*entry=NAME"):
+        fit(m, DATA, epochs=1)
+    with pytest.raises(gc.GraphcError, match="holds no model 'third'"):
+        fit(m, DATA, epochs=1, entry="third")
+    before = m.params["one/W"].copy()
+    fit(m, DATA, epochs=1, entry="other")
+    np.testing.assert_array_equal(m.params["one/W"], before)

@@ -141,3 +141,41 @@ def test_a_parameter_that_is_not_trainable_stays():
 def test_a_model_without_an_optimiser_has_no_step():
     with pytest.raises(gc.GraphcError, match="optimiser"):
         gc.compile(line).step(x=X.astype("f4"), y=Y.astype("f4"))
+
+
+# -- clipping --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("make, rule", [(SGD, sgd), (Adam, adam), (AdamW, lambda *a: adam(*a, lr=0.1, weight_decay=1e-2, decoupled=True))])
+@pytest.mark.parametrize("clip", [1e-3, 0.3, 1e3])
+def test_gradients_are_scaled_down_to_a_norm(make, rule, clip):
+    """All gradients as one vector; those of a smaller norm stay as they are, up to rounding."""
+    m = gc.compile(line, dtype="float64", optimiser=make(0.1, clip=clip))
+    p, memory = {"W": W.copy(), "b": B.copy()}, {"W": {}, "b": {}}
+    m.params["W"], m.params["b"] = W, B
+    for t in range(1, 6):
+        g = gradients(p)
+        norm = np.sqrt(sum((d**2).sum() for d in g.values()))
+        factor = min(1, clip / (norm + 1e-6))
+        step = rule if make is AdamW else lambda *a: rule(*a, lr=0.1)
+        p = {n: step(p[n], factor * g[n], memory[n], t) for n in p}
+        m.step(x=X, y=Y)
+        for name, value in p.items():
+            np.testing.assert_allclose(m.params[name], value, rtol=1e-9, atol=1e-12)
+
+
+def test_clipping_is_pytorchs():
+    torch = pytest.importorskip("torch")
+    m = gc.compile(line, dtype="float64", optimiser=SGD(1.0, clip=0.5))
+    m.params["W"], m.params["b"] = W, B
+    g = [torch.nn.Parameter(torch.zeros(a.shape, dtype=torch.float64)) for a in (W, B)]
+    for tensor, value in zip(g, gradients({"W": W, "b": B}).values()):
+        tensor.grad = torch.tensor(value)
+    torch.nn.utils.clip_grad_norm_(g, 0.5)
+    m.step(x=X, y=Y)
+    np.testing.assert_allclose(m.params["W"], W - g[0].grad.numpy(), rtol=1e-12)
+    np.testing.assert_allclose(m.params["b"], B - g[1].grad.numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("clip", [0, -1.0, float("nan")])
+def test_a_norm_to_clip_to_is_above_zero(clip):
+    with pytest.raises(gc.GraphcError, match="largest norm of the gradients is above 0"):
+        Adam(clip=clip)
