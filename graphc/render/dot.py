@@ -29,7 +29,7 @@ def to_dot(picture: Picture, dpi: int | None = None) -> str:
     across = picture.direction == "LR"
     lines = [
         f"digraph {_quote(picture.title)} {{",
-        f"  graph [rankdir={picture.direction}, bgcolor=white, pad=0.25, nodesep={0.3 if across else 0.35}, "
+        f"  graph [rankdir={picture.direction}, bgcolor=white, pad=0.25, nodesep={0.3 if across else 0.4}, "
         f'ranksep={0.35 if across else 0.4}, labelloc=t, fontname="{FONT}", fontcolor="{INK}", '
         f"label={_heading(picture)}{f', dpi={dpi}' if dpi else ''}];",
         f'  node [fontname="{FONT}", fontsize=11, fontcolor="{INK}", margin="0.14,0.08", height=0.3, width=0.3];',
