@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-import torch
-from torch.func import jvp
 
 import graphc as gc
+
+torch = pytest.importorskip("torch", reason="compares with PyTorch: pip install torch")
+jvp = torch.func.jvp
 
 
 def test_a_graph_of_several_inputs():

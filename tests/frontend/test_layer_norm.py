@@ -1,10 +1,16 @@
 """gc.layer_norm against PyTorch: values and all gradients, over any axes, with and without weight and bias."""
 import numpy as np
 import pytest
-import torch
 
 import graphc as gc
 from graphc.errors import GraphcError
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+needs_torch = pytest.mark.skipif(torch is None, reason="compares with PyTorch: pip install torch")
 
 F = np.float64
 
@@ -21,6 +27,7 @@ def by_torch(x, weight, bias, axes, eps):
     return y.permute(*back)
 
 
+@needs_torch
 @pytest.mark.parametrize("with_bias", [False, True], ids=["no bias", "bias"])
 @pytest.mark.parametrize("with_weight", [False, True], ids=["no weight", "weight"])
 @pytest.mark.parametrize("shape, axis, axes", [
@@ -54,6 +61,7 @@ def test_values_and_gradients_are_those_of_torch(shape, axis, axes, with_weight,
             np.testing.assert_allclose(gradients[name], tensor.grad.numpy(), rtol=1e-9, atol=1e-11, err_msg=name)
 
 
+@needs_torch
 def test_symbolic_sizes_and_float32():
     @gc.model
     def net(x: gc.f32["B", "C"], w: gc.f32["C"]):

@@ -295,7 +295,7 @@ def test_each_step_of_a_loop_draws_others(checkpoint, reverse):
     assert len({tuple(row) for row in (out["kept"] != 0).reshape(T, -1)}) > 1
     np.testing.assert_allclose(gradients["w"], others["w"], rtol=1e-12)
 
-    import torch  # the gradient, through the masks that were drawn
+    torch = pytest.importorskip("torch", reason="the gradient, through the masks that were drawn, is PyTorch's")
 
     W, h, total = torch.tensor(w, requires_grad=True), torch.ones(B, 3, dtype=torch.float64), 0
     masks, once = torch.tensor((out["kept"] != 0) * 2.0), torch.tensor(out["shared"])

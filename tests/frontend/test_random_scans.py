@@ -1,9 +1,10 @@
 """Random steps, as gc.scan and as a loop of PyTorch: values and gradients alike, whatever is taken out of the loop."""
 import numpy as np
 import pytest
-import torch
 
 import graphc as gc
+
+torch = pytest.importorskip("torch", reason="compares with PyTorch: pip install torch")
 
 B, H, T = 3, 4, 5
 

@@ -4,10 +4,16 @@ import re
 
 import numpy as np
 import pytest
-import torch
 
 import graphc as gc
 from graphc.errors import InputError, RuntimeFault, TraceError
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+needs_torch = pytest.mark.skipif(torch is None, reason="compares with PyTorch: pip install torch")
 
 
 def filled(m, seed, scale=0.5):
@@ -37,6 +43,7 @@ def check(m, inputs, loop, seed=0):
 SHAPES = [(1, 1, 1), (1, 3, 2), (2, 1, 4), (5, 2, 3), (9, 4, 5)]
 
 
+@needs_torch
 @pytest.mark.parametrize("T,B,H", SHAPES)
 @pytest.mark.parametrize("reverse", [False, True])
 def test_lstm_with_a_dict_carry(T, B, H, reverse):
@@ -69,6 +76,7 @@ def test_lstm_with_a_dict_carry(T, B, H, reverse):
     check(m, {"x": np.random.default_rng(T).standard_normal((T, B, 3))}, loop)
 
 
+@needs_torch
 @pytest.mark.parametrize("T,B,H", SHAPES)
 def test_gru_with_a_learned_initial_state_along_axis_1(T, B, H):
     @gc.model
@@ -106,6 +114,7 @@ def test_gru_with_a_learned_initial_state_along_axis_1(T, B, H):
     assert m.forward(x=x)["hs"].shape == (B, T, H)
 
 
+@needs_torch
 @pytest.mark.parametrize("target", ["cpu", "numpy"])
 def test_scalars_several_inputs_integers_and_no_y(target):
     @gc.model
@@ -127,6 +136,7 @@ def test_scalars_several_inputs_integers_and_no_y(target):
     same(out["slope"], np.polyval(np.polyder(c), 1.5))
 
 
+@needs_torch
 def test_length_without_xs_and_results_that_do_not_change():
     @gc.model
     def powers(a: gc.f64["N", "N"]):
@@ -143,6 +153,7 @@ def test_length_without_xs_and_results_that_do_not_change():
     same(out["ones"], np.ones((3, 2)))
 
 
+@needs_torch
 def test_carries_that_swap():
     @gc.model
     def fibonacci(x: gc.f64["N"]):
@@ -158,6 +169,7 @@ def test_carries_that_swap():
     same(out["seen"], [0, 1, 1, 2, 3, 5, 8, 13])
 
 
+@needs_torch
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("S,T", [(1, 1), (2, 3), (4, 2)])
 def test_scans_nest(S, T, reverse):
@@ -190,6 +202,7 @@ def test_scans_nest(S, T, reverse):
     check(m, {"x": np.random.default_rng(S).standard_normal((S, T, 3, 2))}, loop)
 
 
+@needs_torch
 @pytest.mark.parametrize("reverse", [False, True])
 def test_lengths_of_a_ragged_batch(reverse):
     @gc.model
@@ -229,6 +242,7 @@ def test_lengths_of_a_ragged_batch(reverse):
             m.forward(x=x, n=np.array([3, 1, bad, 2], np.int32))
 
 
+@needs_torch
 def test_second_derivatives():
     @gc.model
     def rnn(x: gc.f64["T", "B", 2], v: gc.f64[3, 3]):
@@ -260,6 +274,7 @@ def test_second_derivatives():
     same(out["third"], third)
 
 
+@needs_torch
 def test_gradients_inside_a_step():
     @gc.model
     def descent(x: gc.f64[3], y: gc.f64["N"]):
@@ -289,6 +304,7 @@ def test_gradients_inside_a_step():
     same(gradients["W"], gradient)
 
 
+@needs_torch
 def test_a_long_sequence_and_compile_time_without_its_length():
     @gc.model
     def mean(x: gc.f64["T"]):
@@ -403,6 +419,7 @@ def test_a_value_of_a_step_used_outside():
 
 
 # -- segments --------------------------------------------------------------------------------------------------------
+@needs_torch
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("checkpoint", [1, 3, "sqrt", "auto"])
 @pytest.mark.parametrize("T", [3, 4, 7, 9])
@@ -466,6 +483,7 @@ def test_a_checkpoint_that_is_none():
 
 
 # -- look-ups that depend on the carry -------------------------------------------------------------------------------
+@needs_torch
 @pytest.mark.parametrize("target", ["cpu", "numpy"])
 def test_a_generator_looks_up_what_it_gave(target):
     @gc.model

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-import torch
 
 import graphc as gc
 from graphc.errors import ArtifactError, InputError
 from graphc.interop import load_torch_state_dict
+
+torch = pytest.importorskip("torch", reason="compares with PyTorch: pip install torch")
 
 
 class Net(torch.nn.Module):

@@ -4,10 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 
 import graphc as gc
 from graphc.interop import load_torch_state_dict
+
+torch = pytest.importorskip("torch", reason="compares with PyTorch: pip install torch")
 
 KINDS = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
 
