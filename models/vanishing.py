@@ -104,6 +104,7 @@ def plot(file="vanishing.png", steps=50, seed=0):
     for label, m, output, style in curves:
         size = m.forward(x.astype(np.float32), outputs=[output])[output]
         print(f"{label:28} size at t = 1: {size[0]:.1e}")
+        size = np.where(size > 0, size, np.nan)  # h_T is made before the nudge of c_T
         axes.semilogy(np.arange(1, steps + 1), size, label=label, **style)
     axes.set(xlabel="t", ylabel="size of ∂h_T/∂h_t")
     axes.grid(alpha=0.3)
