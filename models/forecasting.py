@@ -72,7 +72,7 @@ def data(window: int = 48, length: int = 3000, season: int = 24, trend: float = 
 
 
 def ahead(model, window, steps):
-    """The next values after a window, each forecast from those before it, forecasts among them."""
+    """The next values after a window, each forecast from those before it, forecasts among them: so errors add up."""
     values = [float(v) for v in window]
     for _ in range(steps):
         x = np.array([values[-len(window) :]], np.float32)
@@ -91,10 +91,11 @@ def plot(model, file="forecasting.png", window=48, steps=72):
     axes = figure.subplots()
     axes.plot(y, color="#999999", label="the series")
     axes.plot(one, color="#0072B2", linewidth=1, label="one step ahead")
-    axes.plot(np.arange(steps) + steps, ahead(model, x[steps], steps), "--", color="#D55E00", label=f"{steps} steps ahead")
+    later = np.arange(steps, 2 * steps)
+    axes.plot(later, ahead(model, x[steps], steps), "--", color="#D55E00", label=f"{steps} steps ahead")
     axes.set(xlabel="t")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
     figure.savefig(file, dpi=150)
     print(f"the forecasts are drawn in {file}")
 
