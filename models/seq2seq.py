@@ -30,7 +30,7 @@ learns to say made-up words backwards, which shows that it works: try `--set att
 pronunciations, lines as `cough  K AO1 F` in the form of cmudict (the stress, a digit, is left away), a twentieth of it
 held back:
 
-    graphc train models/seq2seq.py --model seq2seq --set path=DICT --epochs 8 --batch-size 128
+    graphc train models/seq2seq.py --model seq2seq --set path=DICT --set hidden=128 --epochs 8 --batch-size 128
     python models/seq2seq.py build/seq2seq DICT wrought phonograph
 """
 
@@ -42,7 +42,7 @@ import numpy as np
 
 import graphc as gc
 
-training = dict(epochs=12, batch_size=64, optimizer="adam", lr=2e-3)
+training = dict(epochs=6, batch_size=64, optimizer="adam", lr=3e-3)
 
 END, START = 0, 1  # the first two numbers of the decoder's symbols; the encoder's begin with padding
 
@@ -75,23 +75,24 @@ def seq2seq(
     *,
     letters: int = 32,
     phonemes: int = 48,
-    embedding: int = 64,
-    hidden: int = 128,
+    embedding: int = 32,
+    hidden: int = 64,
     attention: bool = True,
 ):
     m, d0 = encoder(x, x_length, letters, embedding, hidden)
     before = gc.concat([gc.full((gc.dim("B"), 1), START, gc.i64), y[:, :-1]], axis=1)
     e = gc.take(gc.param("phonemes", (phonemes, embedding)), before)
-    d, _ = gc.nn.gru(e, hidden, name="decoder", initial=d0, lengths=y_length)
+    d, _ = gc.nn.gru(e, hidden, name="decoder", initial=d0)  # the padding is at the end: no symbol comes after it
     logits, _ = speech(d, m, x_length, phonemes, attention)
-    counts = gc.arange(gc.dim("T")) < y_length[:, None]
-    total = gc.sum(gc.where(counts, gc.nn.cross_entropy(logits, y, reduction="none"), 0.0))
-    right = gc.sum(gc.where(counts, gc.cast(gc.equal(gc.argmax(logits, axis=-1), y), logits.dtype), 0.0))
-    return gc.outputs(loss=total / gc.sum(counts), accuracy=right / gc.sum(counts))
+    counts = gc.cast(gc.arange(gc.dim("T")) < y_length[:, None], logits.dtype)
+    return gc.outputs(
+        loss=gc.sum(counts * gc.nn.cross_entropy(logits, y, reduction="none")) / gc.sum(counts),
+        accuracy=gc.sum(counts * gc.equal(gc.argmax(logits, axis=-1), y)) / gc.sum(counts),
+    )
 
 
 @gc.model
-def encode(x: gc.i64["B", "S"], x_length: gc.i32["B"], *, letters: int = 32, embedding: int = 64, hidden: int = 128):
+def encode(x: gc.i64["B", "S"], x_length: gc.i32["B"], *, letters: int = 32, embedding: int = 32, hidden: int = 64):
     m, d = encoder(x, x_length, letters, embedding, hidden)
     return gc.outputs(m=m, d=d)
 
@@ -104,13 +105,13 @@ def decode(
     x_length: gc.i32["B"],
     *,
     phonemes: int = 48,
-    embedding: int = 64,
-    hidden: int = 128,
+    embedding: int = 32,
+    hidden: int = 64,
     attention: bool = True,
 ):
     """One step: from the symbol before and the state to the next symbol's log p, the next state, and where it looked."""
-    d = gc.reshape(d, (gc.dim("B"), hidden))  # the sizes that depend on hyperparameters
-    m = gc.reshape(m, (gc.dim("B"), gc.dim("S"), 2 * hidden))
+    d = gc.broadcast_to(d, (gc.dim("B"), hidden))  # H and M, which depend on a hyperparameter
+    m = gc.broadcast_to(m, (gc.dim("B"), gc.dim("S"), 2 * hidden))
     d = gc.nn.gru_cell(gc.take(gc.param("phonemes", (phonemes, embedding)), y), d, name="decoder")
     logits, a = speech(d[:, None], m, x_length, phonemes, attention)
     return gc.outputs(log_p=gc.log_softmax(logits[:, 0]), d=d, a=a[:, 0])
@@ -180,7 +181,7 @@ def pairs(path=""):
     """(letters, phonemes) of a dictionary's words; or made-up words, to be said backwards."""
     if not path:
         rng = random.Random(0)
-        made = ("".join(rng.choices("abcdefghij", k=rng.randint(2, 9))) for _ in range(8000))
+        made = ("".join(rng.choices("abcdefghij", k=rng.randint(2, 9))) for _ in range(5000))
         return [(word, list(reversed(word))) for word in dict.fromkeys(made)]
     try:
         with open(path, encoding="utf-8") as file:
