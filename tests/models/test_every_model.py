@@ -22,6 +22,7 @@ SMALL = {  # the same model of a size that 60-digit arithmetic is quick with
     "vanishing": dict(hidden=2),
     "forecasting": dict(season=2, hidden=2),
     "seq2seq": dict(letters=3, phonemes=4, embedding=2, hidden=2),
+    "textgenrnn": dict(characters=3, embedding=2, hidden=2),
     "feedforward_lm": dict(n=2, vocabulary=4, embedding=2, hidden=3),
 }
 every_file = pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
