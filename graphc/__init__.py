@@ -41,6 +41,7 @@ _FUNCTIONS = (
     "grad",
     "hvp",
     "jvp",
+    "layer_norm",
     "leaky_relu",
     "log",
     "log1p",

@@ -19,7 +19,7 @@ from .lowering.ir import loops
 from .lowering.schedule import Buffer as Scheduled
 from .lowering.schedule import CheckIndex, Copy, Launch, Multiply, Repeat, Schedule, Step
 from .runtime.cache import KernelSource
-from .runtime.kernels import canonical_of
+from .runtime.kernels import canonical_of, outline
 from .runtime.program import Buffer, Instruction, Loop, Private, Program, SizeGuard, View
 
 
@@ -31,21 +31,21 @@ class KernelBook:
     texts: dict[str, str] = field(default_factory=dict)
     signatures: dict[str, tuple[str, ...]] = field(default_factory=dict)
     kernels: dict[str, KernelSource] = field(default_factory=dict)
-    by_structure: dict[str, str] = field(default_factory=dict)
+    by_structure: dict[tuple[str, tuple[str, ...]], str] = field(default_factory=dict)
 
     def add(self, name: str, source: Source) -> str:
         """The name under which a kernel stands in the book."""
-        structure = canonical_of(source.text, source.signature)
-        if structure.name in self.by_structure:
-            return self.by_structure[structure.name]
+        structure = outline(source.text, source.signature), source.signature
+        if structure in self.by_structure:
+            return self.by_structure[structure]
         unique, count = name, 1
         while unique in self.texts:
             count += 1
             unique = f"{name}_{count}"
         self.texts[unique] = source.text.replace(f"def {name}(", f"def {unique}(", 1)
         self.signatures[unique] = source.signature
-        self.kernels[unique] = structure
-        self.by_structure[structure.name] = unique
+        self.kernels[unique] = canonical_of(source.text, source.signature)
+        self.by_structure[structure] = unique
         return unique
 
     def text(self) -> str:

@@ -232,12 +232,11 @@ def fits() -> list[Fit]:
             Fit(f"COS_{tag}", "cos(r) = 1 − z/2 + z²·p(z), z = r², |r| ≤ π/4", cos_tail,
                 of_square(lambda r: r**4 / mp.cos(r)), mp.mpf(0), TRIG_Z, cos_terms, f64),
         ]
-    for tag, fmt, tanh_terms in (("F32", f32, 5), ("F64", f64, 11)):
-        out += [
-            Fit(f"TANH_{tag}", "tanh(x) = x + x·z·p(z), z = x² ≤ TANH_SPLIT²",
-                of_square(lambda x: (mp.tanh(x) / x - 1) / x**2),
-                of_square(lambda x: x**3 / mp.tanh(x)), mp.mpf(0), TANH_SPLIT**2, tanh_terms, fmt),
-        ]
+    out += [
+        Fit("TANH_F64", "tanh(x) = x + x·z·p(z), z = x² ≤ TANH_SPLIT²",
+            of_square(lambda x: (mp.tanh(x) / x - 1) / x**2),
+            of_square(lambda x: x**3 / mp.tanh(x)), mp.mpf(0), TANH_SPLIT**2, 11, f64),
+    ]
     out += erf_fits("F32", ERF_SPLIT, 4, 6, 8, f32)
     out += erf_fits("F64", ERF_SPLIT, 6, 12, 21, f64)
     return out

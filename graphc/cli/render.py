@@ -26,6 +26,7 @@ class View(str, Enum):
     backward = "backward"
     joint = "joint"
     fused = "fused"
+    unrolled = "unrolled"
 
 
 class Format(str, Enum):
@@ -35,6 +36,7 @@ class Format(str, Enum):
     pdf = "pdf"
     png = "png"
     dot = "dot"
+    html = "html"
 
 
 class ProgramName(str, Enum):
@@ -56,7 +58,7 @@ def run(
         typer.Option(
             "--view",
             help="forward: the computation as it is written; backward: the gradients' graph; joint: values forward and "
-            "gradients backward on the same edges; fused: the kernels that run.",
+            "gradients backward on the same edges; fused: the kernels that run; unrolled: loops along time.",
         ),
     ] = View.forward,
     format: Annotated[
@@ -83,6 +85,21 @@ def run(
         ProgramName | None,
         typer.Option("--program", help="The program that fused shows.  [default: gradient, or forward without a loss]"),
     ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", help="How many steps unrolled draws, the last among them.  [default: 3]", show_default=False),
+    ] = None,
+    detail: Annotated[
+        int | None,
+        typer.Option(
+            "--detail",
+            help="What unrolled writes: 0 names, 1 formulas of one step, 2 formulas in every step.  [default: 1]",
+            show_default=False,
+        ),
+    ] = None,
+    backward: Annotated[
+        bool, typer.Option("--backward", help="In unrolled, how the gradient goes back through time.")
+    ] = False,
     seed: options.Seed = 0,
 ) -> None:
     """Draw a model.
@@ -96,8 +113,10 @@ def run(
       graphc render models/xor.py
       graphc render models/xor.py --view joint --set hidden=2 --input "x=[[0, 1]]" --input "y=[[1]]" -o xor.png
       graphc render build/digits --view fused --format pdf
+      graphc render lstm.py --view unrolled --steps 4 --backward
     """
     from ..render.draw import write
+    from ..render.unrolled import Unroll
     from ..render.views import picture
     from .predict import choose
 
@@ -107,11 +126,17 @@ def run(
         )
     if program is not None and view is not View.fused:
         raise InputError("--program chooses what --view fused shows", how="add --view fused, or leave it out")
+    if (steps is not None or detail is not None or backward) and view is not View.unrolled:
+        raise InputError(
+            "--steps, --detail and --backward are for --view unrolled", how="add --view unrolled, or leave them out"
+        )
     chosen = format_of(format, output)
     compiled = _compiled(model_or_folder, model, settings, seed)
     entry = choose(compiled, model)
     numbers = _numbers(entry, data, given) if data or given else None
-    drawing = picture(compiled, view.value, entry.name, numbers, program.value if program else None)
+    plain = Unroll()
+    how = Unroll(plain.steps if steps is None else steps, plain.detail if detail is None else detail, backward)
+    drawing = picture(compiled, view.value, entry.name, numbers, program.value if program else None, how)
     file = output or Path(f"{entry.name}.{view.value}.{chosen}")
     write(drawing, file, chosen)
     screen.say(f"the picture is {file}")

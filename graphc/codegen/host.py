@@ -26,7 +26,6 @@ def host_cpu() -> tuple[str, str]:
     return chosen, ""
 
 
-@functools.cache
 def has_avx512() -> bool:
     """Does this machine have the parts of AVX-512 that kernels for it use?"""
     features = llvm.get_host_cpu_features()

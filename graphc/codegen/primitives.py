@@ -13,6 +13,7 @@ free names are bound to: `jit_namespace()` binds Numba intrinsics, each a handfu
 | `fma(a, b, c)` | a*b + c rounded once |
 | `isnan fabs floor` | as NumPy's |
 | `at(p, i)` | the pointer p moved by i elements |
+| `short() deep()` | nothing; in an innermost loop, what is known of it: see `LOOP_NOTES` |
 | `scratch address words_at call ccall` | for the fixed kernels of the runtime alone, not in NumPy |
 | `atomic_load atomic_store atomic_add atomic_swap pause` | the same: words that threads share, in one order for all |
 
@@ -33,6 +34,15 @@ Namespace = dict[str, Any]
 
 SCRATCH_WORDS = 64
 """How many int64 words `scratch()` holds: the largest number of arguments of a kernel that is called by address."""
+
+LOOP_NOTES = {"graphc.short": (2, 2), "graphc.deep": (2, 4)}
+"""Functions that are called in loops and defined nowhere; the call becomes a note to LLVM, on the loop: how many vectors
+to work on at a time, on a machine of 16 vector registers and of more.
+
+A `short` loop has a few vectors. LLVM would take four at a time, and what is left over, one element at a time: of 96
+numbers that is a third, which then takes longer than all the rest. A `deep` one has long chains of operations. A
+processor looks ahead some hundred operations, which is a few vectors one after the other, but all of four side by side.
+"""
 
 
 # ---------------------------------------------------------------------------------------------------- interpreted
@@ -65,6 +75,8 @@ def numpy_namespace() -> Namespace:
         "fabs": np.fabs,
         "floor": np.floor,
         "at": lambda p, i: p[i:],
+        "short": lambda: None,
+        "deep": lambda: None,
     }
 
 
@@ -73,7 +85,8 @@ def numpy_namespace() -> Namespace:
 @functools.cache
 def jit_namespace() -> Namespace:
     """The words as Numba intrinsics. Imports Numba."""
-    return {**_casts(), **_scalar_words(), **_reduction_words(), **_address_words(), **_shared_words()}
+    return {**_casts(), **_scalar_words(), **_reduction_words(), **_address_words(), **_shared_words(),
+            **_loop_words()}
 
 
 def _casts() -> Namespace:
@@ -303,6 +316,25 @@ def _address_words() -> Namespace:
         return types.void(types.int64, types.StarArgTuple(arguments)), emit
 
     return {"at": at, "scratch": scratch, "address": address, "words_at": words_at, "call": call, "ccall": ccall}
+
+
+def _loop_words() -> Namespace:
+    from llvmlite import ir
+    from numba.core import types
+    from numba.core.extending import intrinsic
+
+    def note(name: str) -> Any:
+        def word(typingctx: Any) -> Any:
+            def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                kind = ir.FunctionType(ir.VoidType(), [])
+                builder.call(builder.module.globals.get(name) or ir.Function(builder.module, kind, name), [])
+                return context.get_dummy_value()
+
+            return types.void(), emit
+
+        return intrinsic(word)
+
+    return {name.removeprefix("graphc."): note(name) for name in LOOP_NOTES}
 
 
 def _shared_words() -> Namespace:

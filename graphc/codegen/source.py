@@ -15,8 +15,9 @@ from ..graph import scalar as sc
 from ..graph.dtype import DType, bool_
 from ..graph.formula import Affine
 from ..graph.scalar import Scalar
-from ..graph.size import Size
-from ..lowering.ir import Accumulate, Arg, Assign, Kernel, Load, Loop, Note, Position, Statement, Store, loops
+from ..graph.size import Size, size
+from ..lowering.ir import Accumulate, Arg, Assign, Kernel, Load, Loop, Note, Position, Statement, Store, leaves, loops
+from . import vecmath
 
 _INFIX = {
     "add": ("+", 6),
@@ -39,9 +40,11 @@ VOCABULARY = frozenset(
     (
         *("f32", "f64", "i32", "i64", "bool_", "select", "fmax", "fmin", "radd", "rmul", "rmax", "rmin"),
         *("fma", "isnan", "fabs", "floor", "at", "exp", "exp2", "expm1", "log", "log2", "log1p", "tanh"),
-        *("erf", "sin", "cos", "pow", "sqrt", "sigmoid", "range", "kernel", "begin", "end", "random_bits"),
+        *("erf", "sin", "cos", "pow", "sqrt", "sigmoid", "range", "kernel", "begin", "end", "short", "deep"),
+        "random_bits",
     )
 )
+_LONG = frozenset((*vecmath.UNARY, *vecmath.BINARY)) - {"sqrt"}  # functions of many steps
 REDUCE = {"sum": "radd", "prod": "rmul", "max": "rmax", "min": "rmin"}
 ATOM = 9
 LONGEST = 90  # characters of an expression; a longer one is split
@@ -65,6 +68,7 @@ def print_kernel(kernel: Kernel) -> Source:
     """The source of a kernel."""
     printer = Printer(kernel)
     printer.literal = _rows(kernel)
+    printer.outer = {item.variable for item in kernel.body if isinstance(item, Loop)}
     printer.block(kernel.body, 1)
     sizes = [printer.size_names[value] for value in printer.sizes]
     signature = tuple(f"{'bool' if a.dtype is bool_ else a.dtype.name}*" for a in kernel.arrays) + ("i64",) * len(sizes)
@@ -123,8 +127,10 @@ class Printer:
         self.used = _locals_used(kernel.body)
         self.rename: dict[str, str] = {}
         self.loops: dict[int, str] = {}
-        self.blocks: dict[int, tuple[int, str]] = {}  # of loops over blocks: a block's length, and where the last ends
+        self.named = 0  # names given to loops: one variable may have several, one after the other
+        self.blocks: dict[int, tuple[str, str]] = {}  # of loops over blocks: a block's length, and where the last ends
         self.literal = {0, 1}  # sizes that are written as numbers
+        self.outer: set[int] | None = None  # variables of the outermost loops; None: nothing is noted of loops
 
     def line(self, text: str, depth: int) -> None:
         self.lines.append("    " * depth + text)
@@ -137,6 +143,8 @@ class Printer:
         if isinstance(item, Loop):
             self.block(item.before, depth)
             self.line(f"for {self.loop_name(item)} in range({self.range(item)}):", depth)
+            if note := self.note(item):
+                self.line(f"{note}()", depth + 1)
             before = len(self.lines)
             self.block(item.body, depth + 1)
             if all(line.lstrip().startswith("#") for line in self.lines[before:]):
@@ -165,21 +173,36 @@ class Printer:
         else:
             self.first_maximum(item, depth)
 
+    def note(self, loop: Loop) -> str | None:
+        """What the compiler is told of an innermost loop whose length it does not know."""
+        if self.outer is None or any(isinstance(item, Loop) for item in loop.body):
+            return None
+        if loop.extent.constant is not None and loop.extent.constant <= LITERAL:
+            return None
+        row = not {loop.variable, loop.within} & self.outer
+        if row and loop.extent.constant is None and any(isinstance(item, Accumulate) for item in loop.body):
+            return "short"  # a row that is combined in a register may be a few vectors
+        return "deep" if any(e.op in _LONG for item in loop.body for e in leaves(item)) else None
+
     def loop_name(self, loop: Loop) -> str:
         """A name for the variable of a loop."""
-        name = self.loops[loop.variable] = f"i{len(self.loops)}"
+        name = self.loops[loop.variable] = f"i{self.named}"
+        self.named += 1
         return name
 
     def range(self, loop: Loop) -> str:
         """The arguments of `range` for a loop."""
         if loop.within is not None:
             begin, (length, end) = self.loops[loop.within], self.blocks[loop.within]
-            return f"{begin}, fmin({begin} + {length}, {end})"
-        begin, end = ("begin", "end") if loop.variable == self.kernel.main else ("0", self.size(loop.extent))
+            end = f"fmin({begin} + {length}, {end})"
+        else:
+            begin, end = ("begin", "end") if loop.variable == self.kernel.main else ("0", self.size(loop.extent))
         if loop.step == 1:
             return end if begin == "0" else f"{begin}, {end}"
-        self.blocks[loop.variable] = loop.step, end
-        return f"{begin}, {end}, {loop.step}"
+        known = size(loop.step).constant
+        step = str(known) if known is not None else self.size(size(loop.step))
+        self.blocks[loop.variable] = step, end
+        return f"{begin}, {end}, {step}"
 
     def first_maximum(self, item: Arg, depth: int) -> None:
         """NumPy's rule: the first of equals, and the first NaN before everything."""
@@ -279,10 +302,10 @@ class Printer:
     def affine(self, form: Affine) -> str:
         parts = []
         for axis, coefficient in form.terms:
-            if coefficient == -1:
-                parts.append(f"-{self.loops[axis]}")
-            else:
-                parts.append(self.loops[axis] if coefficient == 1 else f"{self.loops[axis]}*{self.size(coefficient)}")
+            negative = all(factor < 0 for _, factor in coefficient.terms)
+            length = coefficient * -1 if negative else coefficient
+            part = self.loops[axis] if length == 1 else f"{self.loops[axis]}*{self.size(length)}"
+            parts.append(f"-{part}" if negative else part)
         if form.constant != 0 or not parts:
             parts.append(self.size(form.constant))
         return " + ".join(parts).replace("+ -", "- ")

@@ -131,7 +131,17 @@ def template(name: str, k: int, dtype: DType) -> Scalar:
     found = _template(name, k, dtype)
     if kept:
         store.put(kept, sc.to_text(found).encode())
+        _keep_others(dtype)
     return found
+
+
+def _keep_others(dtype: DType) -> None:
+    """Keep every row's templates: loading SymPy, as has now been done, costs more than all of them."""
+    for name, row in ROWS.items():
+        for k in range(row.arity):
+            kept = _kept_as(row, k, dtype)
+            if kept is not None and store.get(kept) is None:
+                store.put(kept, sc.to_text(_template(name, k, dtype)).encode())
 
 
 _OWN = partial

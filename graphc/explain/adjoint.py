@@ -26,6 +26,7 @@ from .expression import (
     bracket,
     decided,
     equal,
+    extent,
     flat_position,
     mul,
     substitute,
@@ -33,7 +34,7 @@ from .expression import (
     walk,
 )
 from .reading import FIRST, Equation, reshaped
-from .solve import collect
+from .solve import collect, within
 
 Y = sp.Symbol("y", real=True)
 
@@ -132,9 +133,17 @@ def contribution(use: Use, at: Sequence[Expr], cotangent: Symbol) -> Expr:
     equation = use.equation
     if equation.node.op == "reshape" and not set(use.read.indices) <= set(equation.indices):
         return Ref(cotangent, reshaped(at, [v.extent for v in at if isinstance(v, Var)], equation.symbol.shape))
-    outer = Ref(cotangent, equation.indices)
+    outer = Ref(cotangent, equation.left.indices)
     pairs = list(zip(use.read.indices, at, strict=True))
-    return collect((*equation.indices, *use.loops), pairs, mul(outer, use.local))
+    # a state after a step is read by the next step, if there is one
+    guards = [bracket(_reached(u, v)) for v, u in pairs if isinstance(v, Var) and isinstance(u, Apply)]
+    return collect((*equation.indices, *use.loops), pairs, mul(*guards, outer, use.local))
+
+
+def _reached(index: Expr, v: Var) -> Expr:
+    """Is an index one of those of a variable?"""
+    below = Apply("less", (index, extent(v.extent)))
+    return below if decided(within(index, Var(v.extent + 1))) == ONE else within(index, v)
 
 
 def stretched(use: Use) -> bool:

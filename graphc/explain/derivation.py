@@ -25,7 +25,6 @@ from .expression import (
     Symbol,
     Var,
     add,
-    is_number,
     measure,
     mul,
     neg,
@@ -36,7 +35,7 @@ from .expression import (
     variables,
     walk,
 )
-from .loops import over_steps, reached
+from .loops import Loops, without_loops
 from .names import cotangent_of, symbols_for
 from .reading import Equation, Reading, flowing, fresh, stepped
 
@@ -54,7 +53,8 @@ class Cotangent:
     """∂L/∂(a value): the sum of what its uses give, and what that comes to.
 
     general: by the cotangents of the readers; inserted: these written out where they are short; closed: simplified.
-    using: values that were replaced by what they are computed from on the way to `closed`.
+    using: values that were replaced by what they are computed from on the way to `closed`. place: the indices, where
+    they are not plain, as those of a state after a step.
     """
 
     node: Node
@@ -65,10 +65,11 @@ class Cotangent:
     inserted: Expr
     closed: Expr
     using: tuple[Symbol, ...] = ()
+    place: tuple[Expr, ...] | None = None
 
     @property
     def left(self) -> Ref:
-        return Ref(self.symbol, self.indices)
+        return Ref(self.symbol, self.indices if self.place is None else self.place)
 
 
 @dataclass
@@ -83,10 +84,12 @@ class Derivation:
     abbreviations: list[Equation] = field(default_factory=list)
     unreached: list[Node] = field(default_factory=list)
     named: set[Node] = field(default_factory=set)
+    loops: Loops | None = None
 
     @property
     def definitions(self) -> dict[Symbol, Equation]:
-        return {e.symbol: e for e in (*self.equations, *self.abbreviations)}
+        """What values are computed from; those of the paths of loops are not, or it would have no end."""
+        return {e.symbol: e for e in (*self.equations, *self.abbreviations) if e.place is None}
 
 
 def derive(graph: Graph, y: Node, wrt: Sequence[Node]) -> Derivation:
@@ -95,63 +98,89 @@ def derive(graph: Graph, y: Node, wrt: Sequence[Node]) -> Derivation:
         raise InputError(f"what is derived in model {graph.name} has the type {y.type}; only a scalar has a gradient")
     named = names_of(graph)
     graph = expanded(replace(graph, outputs={"loss": y}, updates={}))
+    loops = without_loops(graph, named)
+    graph = loops.graph
     loss = graph.outputs["loss"]
-    graph, after, came = over_steps(graph)
-    loss = graph.outputs["loss"]
-    named = {came.get(n, n): name for n, name in named.items()}
-    named = {n: name for n, name in named.items() if n in set(graph.nodes)}
-    flow = flowing(graph, set(wrt))
-    kept = stepped(graph, flow, named)
-    kept += [n for n in dict.fromkeys(after.values()) if n not in set(kept)]  # carries have symbols in any case
-    order = {n: k for k, n in enumerate(graph.nodes)}
-    kept.sort(key=order.__getitem__)
+    named = {n: name for n, name in loops.names.items() if n in set(graph.nodes)}
+    flow = flowing(graph, set(wrt), loops.paths)
+    kept = stepped(graph, flow, named, loops.parts, loops.made)
     scopes = {n: next((o.scope for o in graph.tables.origins.get(n, ()) if o.scope), "") for n in kept}
     missing = [n for n in wrt if n not in set(kept)]
     symbols = symbols_for([*kept, *missing], named | {n: n.attr("name") for n in missing}, loss, scopes)
-    derivation = Derivation(graph, loss, symbols, unreached=[n for n in wrt if n not in flow], named=set(named))
-    reading = Reading({n: symbols[n] for n in kept}, after)
-    derivation.equations = [reading.equation(n) for n in kept if n.op not in LEAVES]
+    derivation = Derivation(
+        graph, loss, symbols, unreached=[n for n in wrt if n not in flow], named=set(named), loops=loops
+    )
+    reading = Reading({n: symbols[n] for n in kept}, loops.parts)
+    derivation.equations = _equations(graph, reading, loops)
     _backward(derivation, flow, wrt)
     return derivation
+
+
+def _equations(graph: Graph, reading: Reading, loops: Loops) -> list[Equation]:
+    """The equations in an order in which they can be computed, step by step."""
+    found: list[Equation] = []
+    steps = loops.steps
+    for node in graph.nodes:
+        if node in loops.paths:
+            found.append(reading.begin(loops.paths[node]))
+        elif node in reading.symbols and node.op not in LEAVES:
+            found.append(reading.equation(node))
+        found += [reading.step(path) for path in steps.get(node, ())]
+    return found
 
 
 def _backward(derivation: Derivation, flow: set[Node], wrt: Sequence[Node]) -> None:
     symbols = derivation.symbols
     read: dict[Symbol, list[Use]] = {}
+    by_symbol = {s: n for n, s in symbols.items()}
+
+    def node_flows(equation: Equation) -> bool:
+        return by_symbol[equation.symbol] in flow
+
     for equation in derivation.equations:
-        if equation.node in flow:
+        if node_flows(equation):
             for use in uses(equation):
                 read.setdefault(use.read.symbol, []).append(use)
     deltas = {symbols[n]: cotangent_of(symbols[n], partial=n in set(wrt)) for n in symbols}
     known: dict[Symbol, tuple[tuple[Var, ...], Expr]] = {}
     loss = derivation.loss
-    computed = [e.node for e in reversed(derivation.equations) if e.node in flow and e.node is not loss]
+    loops = derivation.loops
+    paths = {} if loops is None else loops.paths
+    order = dict.fromkeys(by_symbol[e.symbol] for e in reversed(derivation.equations))
+    computed = [n for n in order if n in flow and n is not loss]
     start = deltas[symbols[loss]]
     derivation.cotangents.append(Cotangent(loss, start, (), (), ONE, ONE, ONE))
     known[start] = (), ONE
-    reads = {e.symbol: [u.read.symbol for u in uses(e) if not is_number(u.local, 0)] for e in derivation.equations}
-    depended = reached(reads, symbols[loss])
+    reached = {symbols[loss]}
+    if loops is not None:  # a step is reached from the steps after it
+        reached |= {symbols[n] for n in (*paths, *loops.made) if n in symbols and n in flow}
     work = Insertion(derivation, known)
     for node in [*computed, *(n for n in wrt if n in flow)]:
         symbol = symbols[node]
-        at = fresh(node.shape)
+        indices = fresh(node.shape)
+        place: tuple[Expr, ...] | None = None
+        if node in paths and paths[node].init not in flow:  # of the states after the steps alone
+            indices = fresh(paths[node].new.shape)
+            place = (paths[node].after(indices[0]), *indices[1:])
+        at = indices if place is None else place
         parts = [
             (use, contribution(use, at, deltas[use.equation.symbol]))
             for use in read.get(symbol, [])
-            if use.equation.symbol in depended and not is_number(use.local, 0)
+            if use.equation.symbol in reached and use.local != Num(ONE.value * 0)
         ]
         if not parts:
             if node in set(wrt):
                 derivation.unreached.append(node)
             continue
+        reached.add(symbol)
         general = add(*(renamed(value) for _, value in parts))
         inserted = work.insert(general)
         closed, using = work.closed(inserted)
         derivation.cotangents.append(
-            Cotangent(node, deltas[symbol], at, tuple(parts), general, inserted, closed, using)
+            Cotangent(node, deltas[symbol], indices, tuple(parts), general, inserted, closed, using, place)
         )
-        if is_pointwise(closed) and measure(closed) <= SHORT:
-            known[deltas[symbol]] = at, closed
+        if node not in paths and is_pointwise(closed) and measure(closed) <= SHORT:
+            known[deltas[symbol]] = indices, closed
 
 
 class Insertion:
@@ -160,7 +189,7 @@ class Insertion:
     def __init__(self, derivation: Derivation, known: Mapping[Symbol, tuple[tuple[Var, ...], Expr]]):
         self.derivation, self.known = derivation, known
         self.definitions = derivation.definitions
-        self.computed = {e.symbol: e for e in derivation.equations}
+        self.computed = {e.symbol: e for e in derivation.equations if e.place is None}
 
     def insert(self, e: Expr) -> Expr:
         def change(x: Expr) -> Expr | None:

@@ -80,13 +80,18 @@ def _wanted(node: Node, known: Mapping[Node, str], loss: Node, scopes: Mapping[N
     if name is not None:
         scope, _, own = name.rpartition("/")
         return own, scope
-    if node.op == "add" and any(o.op == "einsum" for o in node.operands):
+    if _adds_product(node):
         return "z", scopes.get(node, "")
     if node.op == "const":
         return "K", ""
     if node.op in LETTERS:
         return LETTERS[node.op], scopes.get(node, "") if node.op == "einsum" else ""
     return ("h", "") if node.op in ELEMENTWISE and ELEMENTWISE[node.op].floats_only and node.op != "div" else ("u", "")
+
+
+def _adds_product(node: Node) -> bool:
+    """Is it a sum with a product in it, as x W + h U + b?"""
+    return node.op == "add" and any(o.op == "einsum" or _adds_product(o) for o in node.operands)
 
 
 def cotangent_of(symbol: Symbol, partial: bool) -> Symbol:

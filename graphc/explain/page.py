@@ -38,12 +38,20 @@ class Page:
         self.derivation, self.wrt, self.output = derivation, wrt, output
         everything = [*derivation.equations, *derivation.abbreviations]
         used = [*derivation.symbols.values(), *(a.symbol for a in derivation.abbreviations)]
-        self.setter = Typesetter(Letters(everything, used))
+        self.setter = Typesetter(Letters(everything, used, self._steps()))
         self.number = {e.symbol: str(n) for n, e in enumerate(derivation.equations, 1)}
-        first = len(self.number) + 1
+        self.own_number = {id(e): str(n) for n, e in enumerate(derivation.equations, 1)}
+        first = len(derivation.equations) + 1
         self.step = {c.symbol: str(n) for n, c in enumerate(derivation.cotangents, first)}
         self.told: set[Symbol] = set()  # abbreviations that have been introduced
         self.loss = derivation.symbols[derivation.loss]
+
+    def _steps(self) -> set[tuple[str, int]]:
+        """The axes that count the steps of a loop."""
+        d = self.derivation
+        if d.loops is None:
+            return set()
+        return {(d.symbols[n].name, 0) for n in (*d.loops.paths, *d.loops.made) if n in d.symbols}
 
     def sections(self, fired: Firings) -> list[Section]:
         steps = [c for c in self.derivation.cotangents if c.node not in set(self.wrt) or c.node.op not in LEAVES]
@@ -97,14 +105,14 @@ class Page:
         env = self.setter.environment(e.left, e.value)
         affine = e.node.op == "add" and any(isinstance(x, Reduce) for x in walk(e.value))
         mean = e.node.op == "div" and any(isinstance(x, Reduce) for x in walk(e.value))
-        head: list[Inline] = [Strong(f"({self.number[e.symbol]}) {operation(e.node.op, mean, affine)}")]
+        head: list[Inline] = [Strong(f"({self.own_number[id(e)]}) {operation(e.node.op, mean, affine)}")]
         head += [" — ", *self._place(e.node)]
         right = [self.setter.box(e.value, env)]
         blocks: list[Block] = [
             Paragraph(tuple(head)),
-            Display(self.setter.box(e.left, env), tuple(right), self.number[e.symbol]),
+            Display(self.setter.box(e.left, env), tuple(right), self.own_number[id(e)]),
         ]
-        whole = matrix_form(e.value, e.indices)
+        whole = matrix_form(e.value, e.indices) if e.place is None else None
         lines = self._matrix_lines(Ref(e.symbol), [whole])
         return [*blocks, Paragraph((*lines, "with ", *self._shapes([e.left, e.value]), "."))]
 
@@ -170,7 +178,7 @@ class Page:
             return Section(title, (Paragraph(("The derivative of a value with respect to itself is 1.",)), display), 3)
         blocks: list[Block] = [Paragraph(self._uses_line(c, symbol)), *self._uses(c)]
         env = self.setter.environment(c.left, c.general)
-        derivative = Frac(row("∂", self.loss.box), row("∂", self.setter.box(Ref(symbol, c.indices), env)))
+        derivative = Frac(row("∂", self.loss.box), row("∂", self.setter.box(Ref(symbol, c.left.indices), env)))
         blocks += self._chain(c, env, [derivative])
         return Section(title, tuple(blocks), 3)
 
@@ -225,7 +233,7 @@ class Page:
             verb = "is" if c.using and measure(c.closed) > measure(c.inserted) else "simplifies to"
             blocks.append(Paragraph((f"which{by} {verb}",)))
             blocks.append(Display(left, (closed,), self.step[c.symbol]))
-        wholes = [matrix_form(c.general, c.indices), matrix_form(c.closed, c.indices)]
+        wholes = [matrix_form(e, c.indices) if c.place is None else None for e in (c.general, c.closed)]
         lines = self._matrix_lines(Ref(c.symbol), wholes)
         with_shapes = self._shapes([c.left, c.general, c.inserted, c.closed])
         blocks.append(Paragraph((*lines, "with ", *with_shapes, ".")))

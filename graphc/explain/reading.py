@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import isfinite
+from typing import Any
 
 from ..errors import DerivativeError
 from ..graph import scalar as sc
@@ -37,25 +38,29 @@ from .expression import (
     number,
     total,
 )
-from .loops import PREVIOUS, previous
+from .loops import Path
 from .solve import collect, solve, summed
 
+Part = tuple[Node, Callable[[Sequence[Expr]], tuple[Expr, ...]]]
+_NONE: Mapping[Node, Any] = {}
+LAST = "last"
 VIEWS = ("reshape", "transpose", "broadcast_to", "cast", "watched")
 FIRST = {"max": "argmax", "min": "argmin"}
 
 
 @dataclass(frozen=True)
 class Equation:
-    """symbol[indices] = value, for one node. parts: the nodes that are written into the value."""
+    """symbol[indices] = value, for one node. place: the indices on the left, where they are not plain: h[t+1, i]."""
 
     node: Node
     symbol: Symbol
     indices: tuple[Var, ...]
     value: Expr
+    place: tuple[Expr, ...] | None = None
 
     @property
     def left(self) -> Ref:
-        return Ref(self.symbol, self.indices)
+        return Ref(self.symbol, self.indices if self.place is None else self.place)
 
 
 def fresh(shape: Sequence[Size]) -> tuple[Var, ...]:
@@ -63,30 +68,47 @@ def fresh(shape: Sequence[Size]) -> tuple[Var, ...]:
 
 
 # -- which values have a symbol --------------------------------------------------------------------------------------
-def flowing(graph: Graph, wrt: set[Node]) -> set[Node]:
+def flowing(graph: Graph, wrt: set[Node], paths: Mapping[Node, Path] = _NONE) -> set[Node]:
     """The values that depend on a parameter so that a gradient flows through them."""
-    found: set[Node] = set()
-    for node in graph.nodes:
-        through = node.op == PREVIOUS or row_of(node.op).differentiable and any(o in found and o.dtype.is_float for o in node.operands)
-        if node.dtype.is_float and (node in wrt or through):
-            found.add(node)
-    return found
+    known: set[Node] = set()
+    while True:  # what a step computes depends on what the steps before it computed
+        found: set[Node] = set()
+        for node in graph.nodes:
+            through = any(o in found and o.dtype.is_float for o in node.operands)
+            if node in paths:
+                through = through or paths[node].new in known
+            elif node.op != LAST:
+                through = through and row_of(node.op).differentiable
+            if node.dtype.is_float and (node in wrt or through):
+                found.add(node)
+        if found == known:
+            return found
+        known = found
 
 
-def stepped(graph: Graph, flow: set[Node], named: Mapping[Node, str]) -> list[Node]:
-    """The values that get a symbol: leaves, and all that is not written into its reader's equation."""
+def stepped(
+    graph: Graph,
+    flow: set[Node],
+    named: Mapping[Node, str],
+    parts: Container[Node] = frozenset(),
+    made: Container[Node] = frozenset(),
+) -> list[Node]:
+    """The values that get a symbol: leaves, and all that is not written into its reader's equation. parts: elements of
+    paths of loops, which have the symbol of their path; made: what is computed at every step."""
     outputs = set(graph.outputs.values())
     bases = {n.operands[0] for n in graph.nodes if n.op == "reshape" and not _is_view(n)}
     plain: set[Node] = set()  # numbers, and short arithmetic of leaves that no gradient flows through
     kept = []
     for node in graph.nodes:
+        if node in parts:
+            continue
         if node.op in ("const", "size") and not node.shape:
             plain.add(node)
         elif node.op in LEAVES or node in outputs or node in bases:
             kept.append(node)
         elif node.operands and all(o in plain for o in node.operands) and (is_elementwise(node) or node.op in VIEWS):
             plain.add(node)
-        elif node.op != PREVIOUS and not _is_written_in(graph, node, flow, named):
+        elif not _is_written_in(graph, node, flow, named) and not (node in made and _is_term(graph, node, named)):
             kept.append(node)
     return kept
 
@@ -106,6 +128,12 @@ def _is_written_in(graph: Graph, node: Node, flow: set[Node], named: Mapping[Nod
     if len(users) == 1 and node.op == "sum" and users[0].op == "div":  # and so is a mean
         return users[0].operands[0] is node and users[0].operands[1].op in ("const", "size")
     return node not in flow and is_elementwise(node) and all(_base(o).op in LEAVES for o in node.operands)
+
+
+def _is_term(graph: Graph, node: Node, named: Container[Node]) -> bool:
+    """Is it a term without a name of one sum, as x W in x W + h U + b?"""
+    users = graph.users(node)
+    return node.op in ("einsum", "add") and node not in named and len(users) == 1 and users[0].op == "add"
 
 
 def _is_same(node: Node) -> bool:
@@ -130,8 +158,23 @@ def _base(node: Node) -> Node:
 class Reading:
     """Elements of values as expressions over the symbols of a graph."""
 
-    def __init__(self, symbols: Mapping[Node, Symbol], after: Mapping[Node, Node] | None = None):
-        self.symbols, self.after = symbols, after or {}
+    def __init__(self, symbols: Mapping[Node, Symbol], parts: Mapping[Node, Part] = _NONE):
+        self.symbols, self.parts = symbols, parts
+
+    def step(self, path: Path) -> Equation:
+        """What a step makes of a carry: path[t+1] = …"""
+        indices = fresh(path.new.shape)
+        if path.new in self.parts and self.parts[path.new][0] is path.node:
+            value = self.definition(path.new, indices)
+        else:
+            value = self.element(path.new, indices)
+        return Equation(path.new, self.symbols[path.node], indices, value, (path.after(indices[0]), *indices[1:]))
+
+    def begin(self, path: Path) -> Equation:
+        """path[0] = init"""
+        indices = fresh(path.init.shape)
+        value = self.element(path.init, indices)
+        return Equation(path.node, self.symbols[path.node], indices, value, (path.first, *indices))
 
     def equation(self, node: Node) -> Equation:
         indices = fresh(node.shape)
@@ -139,6 +182,9 @@ class Reading:
 
     def element(self, node: Node, at: Sequence[Expr]) -> Expr:
         """One element: by its symbol, or as what it is computed from."""
+        if node in self.parts:
+            path, place = self.parts[node]
+            return Ref(self.symbols[path], place(at))
         if node in self.symbols:
             return Ref(self.symbols[node], tuple(at))
         if node.op == "const":
@@ -149,9 +195,6 @@ class Reading:
 
     def definition(self, node: Node, at: Sequence[Expr]) -> Expr:
         """One element as what the node computes it from."""
-        if node.op == PREVIOUS:
-            initial = self.element(node.operands[0], at[1:])
-            return previous(node, self.symbols[self.after[node]], initial, at)
         formula = row_of(node.op).formula(node)
         if formula is None and node.op == "reshape":
             return self.element(node.operands[0], reshaped(at, node.shape, node.operands[0].shape))

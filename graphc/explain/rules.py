@@ -28,6 +28,7 @@ OPERATIONS = {
     "einsum": "contraction", "take": "look-up", "take_along": "look-up", "mul": "product", "add": "sum of two",
     "sub": "difference", "div": "quotient", "neg": "negation", "sum": "sum over an axis", "max": "maximum over an axis",
     "min": "minimum over an axis", "where": "choice", "concat": "concatenation", "pow": "power", "const": "constant",
+    "path": "first state of a loop",
 }  # fmt: skip
 
 

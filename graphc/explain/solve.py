@@ -8,12 +8,14 @@ Where α is a variable, or a variable plus something, it is solved for; a look-u
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 
 from .expression import (
     ZERO,
     Apply,
     Bracket,
     Expr,
+    Num,
     Reduce,
     Ref,
     Var,
@@ -69,8 +71,21 @@ def _linear(form: Expr, target: Expr, unknown: Sequence[Var]) -> tuple[Var, Expr
         v = term.args[0] if isinstance(term, Apply) and negative else term
         rest = add(*terms[:n], *terms[n + 1 :])
         if isinstance(v, Var) and v in unknown and v not in variables(rest):
-            return v, add(rest, neg(target)) if negative else add(target, neg(rest))
+            return v, _tidy(add(rest, neg(target)) if negative else add(target, *map(neg, _terms(rest))))
     return None
+
+
+def _terms(e: Expr) -> tuple[Expr, ...]:
+    return e.args if isinstance(e, Apply) and e.op == "add" else (e,)
+
+
+def _tidy(e: Expr) -> Expr:
+    """A sum with its numbers added up: t for t + 1 − 1."""
+    terms = _terms(e)
+    numbers = [t.value for t in terms if isinstance(t, Num)]
+    if len(numbers) < 2:
+        return e
+    return add(*(t for t in terms if not isinstance(t, Num)), Num(sum(numbers, Fraction(0))))
 
 
 def collect(unknown: Sequence[Var], pairs: Sequence[tuple[Expr, Expr]], body: Expr) -> Expr:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from ..graph.size import Quotient, Size
+from ..graph.size import Root as SizeRoot
+from ..graph.size import Size
 from .box import Atom, Big, Box, Branches, Fence, Frac, Hat, Root, Row, Script, joined, op, row, var, word
 from .expression import Apply, Bracket, Cases, Expr, Extent, Num, Reduce, Ref, Symbol, Var, variables, walk
 from .reading import Equation
@@ -24,9 +25,10 @@ KINDS = {"f": "ℝ", "i": "ℤ", "b": "{0,1}"}
 
 
 class Letters:
-    """One letter for the same axis wherever it is read: i counts examples in every equation."""
+    """One letter for the same axis wherever it is read: i counts examples in every equation. steps: the axes, by the name
+    of a symbol and their position, that count the steps of a loop: t."""
 
-    def __init__(self, equations: Sequence[Equation], used: Iterable[Symbol]):
+    def __init__(self, equations: Sequence[Equation], used: Iterable[Symbol], steps: Collection[tuple[str, int]] = ()):
         single = {a.text for s in used for a in _letters_of(s.box)}
         self.pool = [c for c in POOL if c not in single] + [f"{c}′" for c in POOL[:8]]
         parent: dict[Any, Any] = {}
@@ -44,8 +46,9 @@ class Letters:
             slots: dict[Var, list[tuple[str, int]]] = {}
             for ref in (equation.left, *(x for x in walk(equation.value) if isinstance(x, Ref))):
                 for axis, index in enumerate(ref.indices):
-                    if isinstance(index, Var):
-                        slots.setdefault(index, []).append((ref.symbol.name, axis))
+                    running = _running(index)
+                    if running is not None:
+                        slots.setdefault(running, []).append((ref.symbol.name, axis))
             for same in slots.values():
                 for slot in same[1:]:
                     a, b = sorted((find(same[0]), find(slot)), key=order.__getitem__)  # the first seen stands for all
@@ -55,7 +58,7 @@ class Letters:
         for group in groups:
             for slot in group:
                 together.setdefault(find(slot), set()).update(find(other) for other in group)
-        chosen: dict[Any, str] = {}
+        chosen: dict[Any, str] = {find(slot): "t" for slot in steps if slot in parent and "t" in self.pool}
         for slot in parent:  # in the order of their appearance
             if (axis := find(slot)) not in chosen:
                 beside = {chosen.get(other) for other in together.get(axis, ())}
@@ -70,9 +73,16 @@ class Letters:
                 for axis, index in enumerate(ref.indices):
                     symbol = ref.symbol.of or ref.symbol
                     letter = self.letter.get((symbol.name, axis))
-                    if index == v and letter is not None and letter not in taken:
+                    if _running(index) == v and letter is not None and letter not in taken:
                         return letter
         return next(c for c in self.pool if c not in taken)
+
+
+def _running(index: Expr) -> Var | None:
+    """The variable that an index is, or is a number of steps away from: t of t + 1."""
+    terms = index.args if isinstance(index, Apply) and index.op == "add" else (index,)
+    found = [t for t in terms if isinstance(t, Var)]
+    return found[0] if len(found) == 1 and all(isinstance(t, Var | Num) for t in terms) else None
 
 
 def _letters_of(box: Box | None) -> list[Atom]:
@@ -286,11 +296,11 @@ def size_box(size: Size) -> tuple[Box, int]:
         for atom, power in monomial:
             if isinstance(atom, str):
                 base: Box = var(atom)
-            elif isinstance(atom, Quotient):
+            elif isinstance(atom, SizeRoot):
+                base = Fence(Root(size_box(atom.argument)[0]), "⌊", "⌋")
+            else:
                 above, below = size_box(atom.numerator)[0], size_box(atom.divisor)[0]
                 base = Fence(row(above, "/", below), "⌊", "⌋")
-            else:
-                base = Fence(Root(size_box(atom.argument)[0]), "⌊", "⌋")
             factors.append(base if power == 1 else Script(base, None, Atom(str(power), "num")))
         terms.append(joined(factors, "·"))
     if not terms:

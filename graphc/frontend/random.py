@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import TraceError
 from ..graph.dtype import DType, bool_, f32, i64
 from ..graph.node import Node, TensorType
-from ..graph.size import Size, SizeLike, product
+from ..graph.size import Size, SizeLike
 from ..ops.random import COUNTER
 from . import functions as fn
 from .model import state
@@ -120,7 +120,7 @@ def _bits(shape: tuple[Size, ...]) -> Tensor:
     key = elementwise("random_bits", _counter(), trace.draws)
     for position in trace.positions:
         key = elementwise("random_bits", key, Tensor(position))
-    return elementwise("random_bits", key, _numbered(shape))
+    return record("random", key, shape=shape)
 
 
 def _counter() -> Tensor:
@@ -132,16 +132,3 @@ def _counter() -> Tensor:
         return state(COUNTER, (), lambda shape, rng: rng.integers(2**62, size=shape), shared=True, dtype=i64)
     finally:
         trace.scopes = scopes
-
-
-def _numbered(shape: tuple[Size, ...]) -> Tensor:
-    """The position of each element in row-major order: a sum of ranges, so that no array is made of it."""
-    total = lift(0, i64)
-    for axis, extent in enumerate(shape):
-        stride = product(shape[axis + 1 :])
-        along = record("arange", start=_ZERO, step=stride, shape=(extent,))
-        total = total + record("reshape", along, shape=(extent, *(_ONE for _ in shape[axis + 1 :])))
-    return total
-
-
-_ZERO, _ONE = product(()) - 1, product(())

@@ -15,7 +15,7 @@ from .ir import Accumulate, Arg, Loop, Note, Statement, Store
 
 WEIGHTS = {
     **{"div": 4, "sqrt": 4, "exp2": 7, "exp": 8, "log": 8, "log2": 8, "log1p": 10, "expm1": 10, "sigmoid": 12},
-    **{"tanh": 14, "erf": 14, "sin": 16, "cos": 16, "pow": 24},
+    **{"tanh": 9, "erf": 14, "sin": 16, "cos": 16, "pow": 24, "random_bits": 64},
 }
 LONG = 7
 """From this weight on, an operation is a function of many steps, each of which waits for the one before it."""
@@ -47,11 +47,6 @@ def _of(item: Statement) -> int:
     assert not isinstance(item, (Loop, Note))
     combines = isinstance(item, (Accumulate, Arg)) or (isinstance(item, Store) and item.reduce != "assign")
     return sum(1 for e in _distinct(item.expression) if _computes(e)) + int(combines)
-
-
-def weight(expression: Scalar) -> int:
-    """What an expression costs without what it reads, in additions."""
-    return price(expression, lambda e: 0)
 
 
 def price(expression: Scalar, read: Callable[[Scalar], int]) -> int:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from ..graph.node import TensorType
 from .fission import fissioned
+from .phases import phased
 from .ranges import divided
 from .rows import contracted
 from .schedule import Buffer, Launch, Repeat, Schedule, Step
@@ -43,15 +44,18 @@ def _changed(steps: Iterable[Step], buffers: list[Buffer], touched: Counter[int]
 def _launch(step: Launch, buffers: list[Buffer], touched: Counter[int]) -> Launch:
     """The launch of a kernel, with the arrays that it shortens."""
     own = [i for i, b in enumerate(step.buffers) if buffers[b].kind == "temp" and touched[b] == 1]
-    kernel, lengths = contracted(step.kernel, own)
-    for array, length in lengths.items():
-        buffer = buffers[step.buffers[array]]
-        buffers[buffer.number] = replace(buffer, type=TensorType(buffer.type.dtype, (length,)))
+    kernel, rows = contracted(step.kernel, own)
     kernel, sums = accurate(divided(kernel))
+    kernel, phases = phased(kernel, rows)
     kernel, tiles = fissioned(kernel)
+    lengths = rows | sums | phases | tiles
     made = []
-    for array, length in (sums | tiles).items():
-        name, dtype = kernel.arrays[array].name, kernel.arrays[array].dtype
-        made.append(len(buffers))
-        buffers.append(Buffer(len(buffers), "temp", name, TensorType(dtype, (length,)), kernel.nodes[array]))
+    for array, length in lengths.items():
+        kind = TensorType(kernel.arrays[array].dtype, (length,))
+        if array < len(step.buffers):
+            number = step.buffers[array]
+            buffers[number] = replace(buffers[number], type=kind)
+        else:
+            made.append(len(buffers))
+            buffers.append(Buffer(len(buffers), "temp", kernel.arrays[array].name, kind, kernel.nodes[array]))
     return replace(step, kernel=kernel, buffers=(*step.buffers, *made))

@@ -26,18 +26,18 @@ def finish(builder: Builder, name: str, names: dict[Node, str], needed: set[Node
     """The kernel as IR.
 
     needed: values that other kernels or the caller read; stores of others that stayed in registers are dropped.
-    same: arrays that share memory with another, to be passed as one parameter (an update in place).
+    same: arrays that are written over others, new to old: the two are one parameter, which holds the new one in the end.
     """
     dropped = {builder.arrays[n] for n in builder.written if n not in needed and n not in builder.needs_memory}
     kept = [n for n, i in builder.arrays.items() if i not in dropped]
-    order = list(dict.fromkeys(same.get(n, n) for n in kept))
-    number = {builder.arrays[n]: order.index(same.get(n, n)) for n in kept}
+    over = {old: new for new, old in same.items()}
+    order = list(dict.fromkeys(over.get(n, n) for n in kept))
+    number = {builder.arrays[n]: order.index(over.get(n, n)) for n in kept}
 
     def renumbered(array: int, position: Position) -> Place | None:
         return (number[array], position) if array in number else None
 
-    written = {same.get(n, n) for n in builder.written}
-    arrays = [Array(names[node], node.dtype, node in written) for node in order]
+    arrays = [Array(names[same.get(n, n)], n.dtype, n in builder.written) for n in order]
     body = collapse(map_places(builder.roots, renumbered))
     stored = {n for n in builder.arrays if builder.arrays[n] in number}
     remarks = tuple(
@@ -45,6 +45,11 @@ def finish(builder: Builder, name: str, names: dict[Node, str], needed: set[Node
         f"{n.type.numel} values is saved"
         for n, price in builder.again.items()
         if n not in stored
+    )
+    remarks += tuple(
+        f"{names[new]} takes the memory of {names[old]}, which is read here for the last time"
+        for new, old in same.items()
+        if old.op not in ("param", "state")
     )
     return Kernel(name, order, arrays, body, builder.notes, builder.reasons, remarks)
 

@@ -1,8 +1,9 @@
-"""Loop fission: an elementwise loop with several long functions runs in tiles, one loop for each of them.
+"""Loop fission: an elementwise loop with long functions of long functions runs in tiles, a loop for each in turn.
 
 The vectors of a loop are as independent as its processor can look ahead. A tanh whose exponential is taken is a chain of
-some two hundred cycles, and only a few such chains fit into that window; one function at a time, many more do. A value
-that a later loop of the tile reads waits in a row of the tile, in the nearest cache.
+some two hundred cycles, and only a few such chains fit into that window; one function after the other, many more do, and
+it takes half the time. A value that a later loop of the tile reads waits in a row of the tile, in the nearest cache.
+Functions that do not wait for each other share a loop: they overlap by themselves.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ..graph.dtype import DType
 from ..graph.formula import var
 from ..graph.scalar import Scalar
 from ..graph.size import Size, size
-from .cost import LONG, WEIGHTS, weight
+from .cost import LONG, WEIGHTS
 from .ir import (
     MOST_WORDS,
     Accumulate,
@@ -28,7 +29,6 @@ from .ir import (
     Position,
     Statement,
     Store,
-    expressions,
     leaves,
     loops,
     map_expressions,
@@ -39,8 +39,6 @@ from .ir import (
 
 TILE = 1024
 """Elements of a tile."""
-MOST_WORK = 20
-"""What a loop may compute for an element and still overlap enough of them, in additions; see `cost.WEIGHTS`."""
 MOST_ROWS = 6
 """Values of an element that may wait in a tile."""
 
@@ -83,7 +81,7 @@ def fissioned(kernel: Kernel) -> tuple[Kernel, dict[int, Size]]:
         main=tiles,
         remarks=(
             *kernel.remarks,
-            f"{len(segments)} loops over tiles of {TILE} elements: one long function at a time overlaps more",
+            f"{len(segments)} loops over tiles of {TILE} elements: a long function waits for no other of its loop",
         ),
         private={**kernel.private, **dict.fromkeys(rows.values(), "scratch")},
     )
@@ -125,19 +123,21 @@ def _spelt_out(items: list[Statement]) -> list[Statement]:
 
 
 def _segments(items: list[Statement]) -> list[list[Statement]]:
-    """The statements in order, cut before a long function that would make a segment too much work."""
+    """The statements in order, cut before a long function of what another in the same segment gave."""
     segments: list[list[Statement]] = [[]]
-    work, notes = 0, 0
+    late: set[str] = set()  # what waits for a long function of the segment
+    notes = 0
     for item in items:
-        mine = sum(weight(e) for e in expressions(item))
         long = any(WEIGHTS.get(e.op, 1) >= LONG for e in leaves(item))
-        if long and work and work + mine > MOST_WORK:
+        waits = any(e.op == "local" and e.value in late for e in leaves(item))
+        if long and waits:
             last = segments[-1]  # the comments just before go with it
             segments[-1], ahead = last[: len(last) - notes], last[len(last) - notes :]
             segments.append(ahead)
-            work = 0
+            late = set()
         segments[-1].append(item)
-        work += mine
+        if isinstance(item, Assign) and (long or waits):
+            late.add(item.local)
         notes = notes + 1 if isinstance(item, Note) else 0
     return segments
 

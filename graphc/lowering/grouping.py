@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..graph.formula import identity
-from ..graph.graph import Graph
 from ..graph.node import Node
 from ..graph.size import Size, product
 from .cluster import Builder
@@ -33,14 +32,15 @@ SMALL = 4096
 no loop."""
 
 
-def grouped(graph: Graph, statements: Statements, names: dict[Node, str]) -> list[Group]:
+def grouped(statements: Statements, names: dict[Node, str]) -> list[Group]:
     """Kernels, products and checks in an order that respects what each reads."""
-    return _Grouping(graph, statements, names).groups
+    return _Grouping(statements, names).groups
 
 
 class _Grouping:
-    def __init__(self, graph: Graph, statements: Statements, names: dict[Node, str]):
-        self.graph, self.statements, self.names = graph, statements, names
+    def __init__(self, statements: Statements, names: dict[Node, str]):
+        self.statements, self.names = statements, names
+        self.graph = graph = statements.graph
         self.groups: list[Group] = []
         self.made: dict[Node, int] = {}  # node → the last group that computes it
         self.touched: dict[Node, dict[int, None]] = {}  # array → the groups that read or write it

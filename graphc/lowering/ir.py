@@ -99,7 +99,7 @@ class Loop:
     before: list[Statement] = field(default_factory=list)
     body: list[Statement] = field(default_factory=list)
     after: list[Statement] = field(default_factory=list)
-    step: int = 1
+    step: int | Size = 1
     within: int | None = None
 
 

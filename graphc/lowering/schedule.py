@@ -133,13 +133,10 @@ class Schedule:
 def schedule(graph: Graph) -> Schedule:
     """Lower an optimised graph."""
     graph = with_paths(_with_copies(graph))
-    graph, forced = canonical_contractions(graph)
-    statements = Statements(graph)
-    for node in forced:
-        statements.stored[statements.source(node)] = True
-    names = readable_names(graph)
-    groups = grouped(graph, statements, names)
-    return _Assembly(graph, statements, names, groups).schedule()
+    statements = canonical_contractions(graph)
+    names = readable_names(statements.graph)
+    groups = grouped(statements, names)
+    return _Assembly(statements, names, groups).schedule()
 
 
 def _with_copies(graph: Graph) -> Graph:
@@ -166,8 +163,9 @@ def _with_copies(graph: Graph) -> Graph:
 class _Assembly:
     """Buffers for what is stored, and steps for the groups."""
 
-    def __init__(self, graph: Graph, statements: Statements, names: dict[Node, str], groups: list[Group]):
-        self.graph, self.statements, self.names, self.groups = graph, statements, names, groups
+    def __init__(self, statements: Statements, names: dict[Node, str], groups: list[Group]):
+        self.statements, self.names, self.groups = statements, names, groups
+        self.graph = graph = statements.graph
         self.buffers: list[Buffer] = []
         self.number: dict[Node, int] = {}
         self.copies: list[Copy] = []
@@ -177,14 +175,16 @@ class _Assembly:
         for node in graph.nodes:
             if node.op == "item":
                 self.items.setdefault(node.operands[0], []).append(node)
+        self.over: dict[Node, Node] = {}  # temporary → the one whose memory it takes
         for index, group in enumerate(groups):
             for node in dict.fromkeys(self._arrays(group)):
                 self.touching.setdefault(node, []).append(index)
-        self.same: dict[int, dict[Node, Node]] = {}  # group → arrays updated in place
+        self.same: dict[int, dict[Node, Node]] = {}  # group → arrays that it writes over others: new → old
 
     def schedule(self) -> Schedule:
         needed = self._needed()
         self._claim_roots(needed)
+        self._write_over()
         steps: list[Step] = []
         kernels: dict[str, int] = {}
         for index, group in enumerate(self.groups):
@@ -207,7 +207,7 @@ class _Assembly:
             return [group.a.array, group.b.array, group.node]
         if isinstance(group, Repetition):
             return [*(rows_of(o)[0] for o in group.node.operands), *self.items.get(group.node, ())]
-        return []
+        return [self.statements.source(group.indices)]
 
     def _needed(self) -> set[Node]:
         """Values read outside the kernel that computes them."""
@@ -268,6 +268,31 @@ class _Assembly:
             return producer
         return producer if _same_place(builder, builder.arrays[new], builder.arrays[variable]) else None
 
+    def _write_over(self) -> None:
+        """A temporary takes the memory of another that its kernel reads for the last time, where each element is read
+        just where, and before, the new one is stored."""
+        for index, builder in enumerate(self.groups):
+            if not isinstance(builder, Builder):
+                continue
+            dying = [n for n in builder.arrays if n not in builder.placed and self._dies(n, index)]
+            for new in builder.placed:
+                # what no later step reads needs no memory, or a row's that stays in cache
+                alone = new in self.number or new not in builder.arrays or self.touching[new][0] != index
+                if alone or self.touching[new][-1] == index:
+                    continue
+                for old in dying:
+                    if old.type == new.type and _same_place(builder, builder.arrays[new], builder.arrays[old]):
+                        self.same.setdefault(index, {})[new] = old
+                        self.over[new] = old
+                        dying.remove(old)
+                        break
+
+    def _dies(self, node: Node, index: int) -> bool:
+        """Is an array a kernel's or a product's temporary that nothing reads after a group?"""
+        if node in self.number or node in self.root_sources or self.touching[node][-1] > index:
+            return False
+        return self._makes(self.touching[node][0], node)
+
     def _makes(self, index: int, node: Node) -> bool:
         group = self.groups[index]
         return node in group.placed if isinstance(group, Builder) else isinstance(group, Product) and group.node is node
@@ -277,6 +302,8 @@ class _Assembly:
         return len(self.buffers) - 1
 
     def _buffer(self, node: Node) -> int:
+        if node in self.over:
+            return self._buffer(self.over[node])
         if node not in self.number:
             named = node.op in ("input", "param", "state")
             kind = node.op if named or node.op == "const" else "temp"
@@ -402,6 +429,8 @@ def _same_place(builder: Builder, new: int, old: int) -> bool:
     if len(stores) != 1:
         return False
     block, at, store = stores[0]
+    if store.reduce != "assign" or store.lookups:
+        return False
     for other in _blocks(builder.roots):
         for i, item in enumerate(other):
             positions = [load.position for load in loads(item) if load.array == old]

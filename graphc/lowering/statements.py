@@ -6,7 +6,7 @@ reader: its access maps are composed with theirs. A reshape is another view of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -97,9 +97,10 @@ class Statements:
 
     def __init__(self, graph: Graph):
         self.graph = graph
+        self.made: dict[Node, list[Statement]] = {}
         self.roots = set(graph.roots)
         self.root_sources = {self.source(r) for r in graph.roots}
-        self.formulas: dict[Node, Formula | None] = {n: row_of(n.op).formula(n) for n in graph.nodes}
+        self.formulas: MutableMapping[Node, Formula | None] = {n: row_of(n.op).formula(n) for n in graph.nodes}
         self.users: dict[Node, list[Node]] = {n: [] for n in graph.nodes}
         for node in graph.nodes:
             for operand in node.operands:
@@ -115,7 +116,7 @@ class Statements:
                 for index in [i for r in clause.reads for i in r.map] + list(clause.write):
                     if isinstance(index, Lookup):
                         self.whole.add(self.source(node.operands[index.operand]))
-        self.stored: dict[Node, bool] = {}
+        self.stored: MutableMapping[Node, bool] = {}
         chain: dict[Node, int] = {}  # how many values are written into one another
         for node in graph.nodes:
             inner = 1 + max((chain[o] for o in node.operands if not self.is_stored(o)), default=0)
@@ -203,6 +204,11 @@ class Statements:
     # -- statements ---------------------------------------------------------------------------------------------
     def of(self, node: Node) -> list[Statement]:
         """The statements of a stored node, one a clause."""
+        if node not in self.made:
+            self.made[node] = self._made(node)
+        return self.made[node]
+
+    def _made(self, node: Node) -> list[Statement]:
         formula = self.formulas[node]
         assert formula is not None
         result = []

@@ -199,7 +199,7 @@ def _layer(
 
     def one(reverse: bool, initial: Any, suffix: str) -> tuple[Tensor, Any]:
         cell = kind.make(x.shape[-1], suffix)
-        return _repeated(x, cell, reverse, _beginning(name, kind, initial, x, stack, weights.torch * suffix), stack)
+        return _repeated(x, cell, reverse, _beginning(name, kind, initial, x, stack, suffix if weights.torch else ""), stack)
 
     if not stack.bidirectional:
         return one(stack.reverse, begin, suffix)

@@ -59,13 +59,16 @@ class Einsum(Row):
                     f"einsum {spec!r}: {letters!r} names {len(letters)} axes, but the operand {kind} has {kind.rank}"
                 )
             for letter, extent in zip(letters, kind.shape, strict=True):
-                known = extents.get(letter, extent)
-                extents[letter] = fit.same(
-                    known,
-                    extent,
-                    f"einsum {spec!r} of {' and '.join(map(str, types))}: the index {letter!r} is {known} in one and {extent} in another",
-                    how=f"both must have the same size, {known} or {extent}",
-                )
+                known = extents.setdefault(letter, extent)
+                if known != extent:  # the message is long, and wanted only here
+                    operands = " and ".join(map(str, types))
+                    sizes = f"the index {letter!r} is {known} in one and {extent} in another"
+                    extents[letter] = fit.same(
+                        known,
+                        extent,
+                        f"einsum {spec!r} of {operands}: {sizes}",
+                        how=f"both must have the same size, {known} or {extent}",
+                    )
         for letter in output:
             if letter not in extents or output.count(letter) > 1:
                 raise TraceError(

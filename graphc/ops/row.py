@@ -105,6 +105,8 @@ def broadcast(name: str, shapes: Sequence[tuple[Size, ...]], fit: Fit) -> tuple[
         wide = [e for e in extents if e != 1]
         common = wide[0] if wide else extents[0]
         for extent in wide[1:]:
+            if extent == common:  # the message is long, and wanted only where they differ
+                continue
             printed = " and ".join(f"({', '.join(map(str, s))})" for s in shapes)
             common = fit.same(
                 common,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from . import contract, elementwise, index, leaves, reduce, scan, shape
+from . import contract, elementwise, index, leaves, random, reduce, scan, shape
 from .row import Row
 
 ROWS: dict[str, Row] = {
     name: row
-    for family in (leaves, elementwise, reduce, contract, shape, index, scan)
+    for family in (leaves, elementwise, reduce, contract, shape, index, random, scan)
     for name, row in family.ROWS.items()
 }
 

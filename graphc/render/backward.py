@@ -14,10 +14,11 @@ from ..errors import InputError
 from ..graph.graph import Graph, Origin
 from ..graph.node import Node
 from ..pipeline import lower
-from .forward import LEGEND, Names, add_roots, cluster_id, clusters, describe, outputs_of, signature, tooltip
+from .forward import LEGEND, Names, add_roots, cluster_id, clusters, describe, framed, outputs_of, signature, tooltip
+from .inlined import Inlined, inlined
 from .names import distinct, given_names, lines_of, names_of
 from .notation import Printer
-from .outline import Outline, affine, condition, mark_texts, mean
+from .outline import LOOP_RESULTS, Outline, affine, condition, mark_texts, mean
 from .picture import Box, Cluster, Edge, Line, Picture
 from .repeats import Scopes, scope_of
 from .walk import reached
@@ -28,18 +29,21 @@ GRADIENT = "grad:"
 def backward(graph: Graph, wrt: Sequence[str]) -> Picture:
     """The picture of the gradients of `loss` by parameters (or, in a model without any, by its inputs)."""
     derived = differentiated(graph, wrt)
-    forward_part = reached(derived.outputs["loss"])
+    loops = inlined(derived, given_names(derived))
+    derived = loops.graph
+    forward_part = loops.through(reached(derived.outputs["loss"]))
     titles = _titles(derived)
-    known = {n: name for n, name in given_names(derived).items() if n in forward_part or n in derived.inputs}
+    known = {n: name for n, name in loops.known.items() if n in forward_part or n in derived.inputs}
     known |= {n: titles[name] for name, n in derived.outputs.items() if name in titles and n not in forward_part}
     outline = Outline(derived, (mean, affine, condition), set(known))
     where = Scopes({})
     frames: dict[str, Cluster] = {}
     for box in outline.boxes:
         where.of[box] = scope_of(derived, box)
+    where = framed(where, loops)
     adjoints = [b for b in outline.boxes if b not in forward_part and b not in derived.inputs]
     own = [b for b in outline.boxes if b in forward_part or b in derived.inputs]
-    names = Names(distinct(own, known) | distinct(adjoints, known, "δ"), where)
+    names = Names(loops.named(distinct(own, known) | distinct(adjoints, known, "δ")), where)
     printer = Printer(outline, names)
     picture = Picture(f"{graph.name}: gradients of the loss L", signature(graph))
     picture.clusters = clusters(own, where)
@@ -52,6 +56,9 @@ def backward(graph: Graph, wrt: Sequence[str]) -> Picture:
             picture.boxes.append(Box(ids[box], kind, tuple(lines), cluster_id(where.of[box]), tooltip(derived, box)))
             continue
         frame = _frame(derived, box, forward_part, outline, names)
+        for loop in _loops_around(loops, box):
+            frames.setdefault(loop.id, loop)
+            frame = replace(frame, id=f"{loop.id} {frame.id}", parent=loop.id)
         frames.setdefault(frame.id, frame)
         wanted = [o.removeprefix(GRADIENT) for o in outputs.get(box, ()) if o.startswith(GRADIENT)]
         lines[1:1] = [Line(f"gradient by {', '.join(wanted)}", "gradient")] if wanted else []
@@ -62,11 +69,14 @@ def backward(graph: Graph, wrt: Sequence[str]) -> Picture:
     for box in outline.boxes:
         for value, operand in outline.reads(box):
             kind = "adjoint" if value not in forward_part else "pale"
-            notes = tuple(Line(t, "small") for t in mark_texts(operand))
+            notes = tuple(Line(t, "small") for t in mark_texts(operand) if t not in LOOP_RESULTS.values())
             picture.edges.append(Edge(ids[value], ids[box], kind, notes))
+    picture.edges += [replace(e, lines=()) for e in loops.edges(ids)]
     _add_others(picture, derived, outline, ids, outputs)
     kinds = {b.kind for b in picture.boxes}
     picture.legend = [(k, t) for k, t in LEGEND if k in kinds and k != "op"]
+    if loops.again:
+        picture.legend.append(("again", "⇢ the next step"))
     picture.legend += [("pale", "forward"), ("adjoint", "adjoint"), ("result", "gradient that is wanted")]
     return picture
 
@@ -86,6 +96,14 @@ def differentiated(graph: Graph, wrt: Sequence[str]) -> Graph:
     tables.names |= {n: name for n, name in names_of(graph).items() if n.op not in ("const", "size")}
     wanted = replace(graph, outputs={"loss": loss, **gradients}, updates={}, tables=tables)
     return lower(wanted, stop_after="differentiate")[0]
+
+
+def _loops_around(loops: Inlined, box: Node) -> list[Cluster]:
+    """The frames of the loops that an adjoint lies in, outermost first."""
+    found: list[Cluster] = []
+    for part in loops.inside.get(box, ()):
+        found.append(Cluster(f"adjoint {part}", loops.titles[part], found[-1].id if found else "", "repeat"))
+    return found
 
 
 def _titles(graph: Graph) -> dict[str, str]:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import html
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
-from .picture import Box, Cluster, Edge, Line, Picture
-from .style import BOX, CLUSTER, EDGE, FONT, GREY, INK, TEXT
+from .picture import Box, Cluster, Edge, Line, Picture, Point
+from .style import BOX, CLUSTER, EDGE, FONT, GREY, INK, TEXT, TextStyle
 
-WIDEST = {"code": 78, "title": 40, "head": 60, "scope": 40, "place": 44}
+WIDEST = {"code": 78, "formula": 66, "gradient formula": 84, "title": 40, "head": 60, "scope": 40, "place": 44}
 """Characters of a line, by its style, before it is wrapped."""
 NARROW = 34
 HEADING = 96
 WIRE = "wire"
+SUBSCRIPT = re.compile(r"_\{([^{}]*)\}")
+"""What is written smaller and lower."""
+DEEPER = 6
+"""How much higher a line with subscripts is, in points."""
 
 
 def to_dot(picture: Picture, dpi: int | None = None) -> str:
     """The picture as DOT. dpi: dots per inch, for pixel formats."""
+    if picture.placed:
+        return _placed(picture, dpi)
     across = picture.direction == "LR"
     lines = [
         f"digraph {_quote(picture.title)} {{",
@@ -47,8 +54,12 @@ def _clean(text: str) -> str:
     )
 
 
-def _escape(text: str) -> str:
-    return html.escape(_clean(text), quote=False) or "\N{NO-BREAK SPACE}"
+def _escape(text: str, points: int = 11) -> str:
+    """Text in HTML-like markup; what stands in _{…} is smaller and lower."""
+    # Graphviz takes a "]" before a tag for what stands behind the tag
+    escaped = html.escape(_clean(text), quote=False).replace("]", "&#93;") or "\N{NO-BREAK SPACE}"
+    small = f'<SUB><FONT POINT-SIZE="{round(0.75 * points)}">\\1</FONT></SUB>'
+    return SUBSCRIPT.sub(small, escaped)
 
 
 def wrapped(text: str, width: int) -> list[str]:
@@ -69,14 +80,33 @@ def _broken(word: str, width: int) -> Iterator[str]:
         yield word
 
 
+def pieces(line: Line) -> list[str]:
+    """The text of a line as it is broken."""
+    return wrapped(line.text, WIDEST.get(line.style, NARROW))
+
+
 def _styled(line: Line) -> str:
     """A line as HTML-like text, wrapped, with its breaks."""
     style = TEXT[line.style]
-    parts = wrapped(line.text, WIDEST.get(line.style, NARROW))
+    parts = pieces(line)
     end = '<BR ALIGN="LEFT"/>' if style.left else "<BR/>"
     indented = [part if i == 0 or not style.left else f"    {part}" for i, part in enumerate(parts)]
-    text = end.join(f"<B>{_escape(p)}</B>" if style.bold else _escape(p) for p in indented)
+    escaped = [_escape(part, style.points) for part in indented]
+    text = end.join(
+        _aired(part, style) + (f"<B>{e}</B>" if style.bold else e) for part, e in zip(parts, escaped, strict=True)
+    )
     return f'<FONT POINT-SIZE="{style.points}" COLOR="{style.colour}">{text}{end if style.left else ""}</FONT>'
+
+
+def air_of(part: str, style: TextStyle) -> int:
+    """How much higher than its letters a line is; one with subscripts at least by their depth."""
+    return max(style.air, DEEPER if SUBSCRIPT.search(part) else 0)
+
+
+def _aired(part: str, style: TextStyle) -> str:
+    """A space that makes a line higher."""
+    air = air_of(part, style)
+    return f'<FONT POINT-SIZE="{style.points + air}">\N{NO-BREAK SPACE}</FONT>' if air else ""
 
 
 def _lines(lines: Sequence[Line]) -> str:
@@ -146,10 +176,15 @@ def _cluster(cluster: Cluster, picture: Picture, indent: str) -> Iterator[str]:
 
 
 def _box(box: Box, direction: str) -> str:
-    tooltip = _quote(box.tooltip or box.id)
+    tooltip = _quote(SUBSCRIPT.sub(r"_\1", box.tooltip or box.id))
     if box.kind == WIRE:
         return f"{_quote(box.id)} [shape=plain, margin=0, label=<{_wire(box, direction)}>, tooltip={tooltip}];"
     style = BOX[box.kind]
+    if box.place is not None:
+        p, outer = box.place, RING * (style.borders - 1)
+        tooltip += (
+            f', pos="{_point((p.x, p.y))}", width={(p.width - outer) / 72:.3f}, height={(p.height - outer) / 72:.3f}'
+        )
     return (
         f'{_quote(box.id)} [shape={style.shape}, style="{style.style}", fillcolor="{box.fill or style.fill}", '
         f'color="{style.border}", penwidth={style.width}, peripheries={style.borders}, label=<{_lines(box.lines)}>, '
@@ -195,3 +230,76 @@ def _edge(edge: Edge, wires: set[str], across: bool) -> str:
     tail = _quote(edge.tail) + (f":line:{outwards}" if edge.tail in wires else "")
     head = _quote(edge.head) + (f":line:{inwards}" if edge.head in wires else "")
     return f"  {tail} -> {head} [{', '.join(attributes)}];"
+
+
+# -- pictures whose boxes have places ----------------------------------------------------------------------------------
+HEAD = 7.0
+"""The length of an arrow's head."""
+RING = 8.0
+"""How much wider a second border makes a box."""
+CORNER = 5.0
+"""How far before a corner a line begins to turn."""
+
+
+def _placed(picture: Picture, dpi: int | None) -> str:
+    """DOT with every place in it: Graphviz's `nop2` draws, and lays nothing out."""
+    places = [b.place for b in picture.boxes if b.place is not None]
+    places += [c.place for c in picture.clusters if c.place is not None]
+    top, middle = max(p.high for p in places), (min(p.left for p in places) + max(p.right for p in places)) / 2
+    rows = 24 + 17 * len(wrapped(picture.subtitle, HEADING) if picture.subtitle else ()) + (34 if picture.legend else 0)
+    lines = [
+        f"digraph {_quote(picture.title)} {{",
+        f"  graph [layout=nop2, bgcolor=white, pad=0.25, outputorder=nodesfirst{f', dpi={dpi}' if dpi else ''}];",
+        f'  node [fontname="{FONT}", fontsize=11, fontcolor="{INK}", margin="0.1,0.05", height=0.2, width=0.2];',
+        "  edge [arrowsize=0.7];",
+        f'  heading [shape=plain, fontname="{FONT}", pos="{_point((middle, top + 14 + rows / 2))}", '
+        f"label={_heading(picture)}];",
+    ]
+    for number, cluster in enumerate(picture.clusters):
+        assert cluster.place is not None
+        fill, border = CLUSTER[cluster.kind]
+        p = cluster.place
+        lines.append(f"  subgraph cluster_{number} {{")
+        lines.append(
+            f'    graph [label="", style="rounded,filled", color="{border}", fillcolor="{fill}", '
+            f'bb="{_point((p.left, p.low))},{_point((p.right, p.high))}"];'
+        )
+        lines += [f"    {_box(b, picture.direction)}" for b in picture.boxes if b.cluster == cluster.id]
+        lines.append("  }")
+    lines += [f"  {_box(b, picture.direction)}" for b in picture.boxes if not b.cluster]
+    lines += [_routed(e) for e in picture.edges]
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _point(p: Point) -> str:
+    return f"{p[0]:.1f},{p[1]:.1f}"
+
+
+def _routed(edge: Edge) -> str:
+    style = EDGE[edge.kind]
+    arrow = "forward" if style.forward else "none"
+    attributes = [f'color="{style.colours[0]}"', f"dir={arrow}", f"style={style.style}", f"penwidth={style.width}"]
+    return (
+        f"  {_quote(edge.tail)} -> {_quote(edge.head)} "
+        f'[{", ".join(attributes)}, pos="{_spline(edge.route, style.forward)}"];'
+    )
+
+
+def _towards(a: Point, b: Point, length: float) -> Point:
+    """The point at a distance from a on the way to b, at most half of it."""
+    whole = abs(b[0] - a[0]) + abs(b[1] - a[1]) or 1.0
+    share = min(length / whole, 0.5)
+    return a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share
+
+
+def _spline(route: Sequence[Point], head: bool) -> str:
+    """A way along corners, which are rounded, as a Bézier curve; the head of an arrow stands at its end."""
+    *before, last, end = route
+    stop = _towards(end, last, HEAD) if head else end
+    corners = [*before, last, stop]
+    points = [corners[0]]
+    for a, b, c in zip(corners, corners[1:], corners[2:], strict=False):
+        enter, leave = _towards(b, a, CORNER), _towards(b, c, CORNER)
+        points += [points[-1], enter, enter, b, b, leave]
+    points += [points[-1], stop, stop]
+    return (f"e,{_point(end)} " if head else "") + " ".join(map(_point, points))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 
 from ..errors import ArtifactError, GraphcError
@@ -9,7 +10,7 @@ from ..runtime.variables import write_atomically
 from .dot import to_dot
 from .picture import Picture
 
-FORMATS = ("svg", "pdf", "png", "dot")
+FORMATS = ("svg", "pdf", "png", "dot", "html")
 DPI = 144
 HOW = "install Graphviz: apt-get install graphviz (Debian, Ubuntu), brew install graphviz (macOS), or graphviz.org/download"
 
@@ -25,13 +26,23 @@ def drawn(picture: Picture, format: str) -> bytes:
         return text.encode()
     import graphviz
 
+    wanted = "svg" if format == "html" else format
     try:
-        return bytes(graphviz.pipe("dot", format, text.encode(), quiet=True))
+        made = bytes(graphviz.pipe("dot", wanted, text.encode(), quiet=True))
+        return _page(picture.title, made.decode()).encode() if format == "html" else made
     except graphviz.ExecutableNotFound as error:
         raise NoDot("the program 'dot', which lays pictures out, is not installed", how=HOW) from error
     except graphviz.CalledProcessError as error:
         said = (error.stderr or b"").decode(errors="replace").strip()
         raise GraphcError(f"the program 'dot' could not draw the picture: {said or error}") from error
+
+
+def _page(title: str, svg: str) -> str:
+    """A page that holds the picture, and needs no other file."""
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title></head>\n'
+        f'<body style="margin: 1em; background: white; overflow-x: auto">\n{svg[svg.index("<svg") :]}</body></html>\n'
+    )
 
 
 def write(picture: Picture, file: Path, format: str) -> None:

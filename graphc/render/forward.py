@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from ..graph.graph import Graph
 from ..graph.node import Node
+from .dot import SUBSCRIPT
+from .inlined import LOOP, Inlined, inlined
 from .names import distinct, names_of
 from .notation import Printer, shape_text
 from .outline import Outline, affine, base, condition, mark_texts, mean
@@ -22,16 +24,18 @@ MOST_REPEATED = 64
 
 def forward(graph: Graph) -> Picture:
     """The picture of a traced graph."""
-    known = names_of(graph)
+    title = signature(graph)
+    loops = inlined(graph, names_of(graph))
+    graph, known = loops.graph, loops.known
     named = {n for n in known if n.op not in ("input", "param", "state")}
     outline = Outline(graph, (mean, affine, condition), named)
-    where = scopes(graph)
+    where = framed(scopes(graph), loops)
     drawn = [b for b in outline.boxes if b not in where.hidden]
     for hidden, shown in where.hidden.items():  # the last of a chain may have a name: that of the whole
         if hidden in known:
             known.setdefault(shown, known[hidden])
-    picture = Picture(graph.name, signature(graph))
-    names = Names(distinct(drawn, known), where)
+    picture = Picture(graph.name, title)
+    names = Names(loops.named(distinct(drawn, known)), where)
     printer = Printer(outline, names)
     ids = {box: f"n{i}" for i, box in enumerate(drawn)}
     outputs = outputs_of(graph)
@@ -47,6 +51,7 @@ def forward(graph: Graph) -> Picture:
             edge = Edge(ids[value], ids[box], "flow", notes)
             if edge not in picture.edges[-MOST_REPEATED:]:  # equal repeats that are drawn once give equal edges
                 picture.edges.append(edge)
+    picture.edges += loops.edges(ids)
     add_roots(picture, graph, outline, {**ids, **{h: ids[n] for h, n in where.hidden.items() if n in ids}}, printer)
     picture.legend = legend(picture)
     picture.direction = "LR" if picture.depth() <= FLATTEST else "TB"
@@ -62,12 +67,28 @@ class Names:
     def __call__(self, node: Node, reader: Node) -> str:
         node = self.where.hidden.get(node, node)
         name = self.names[node]
-        return self.short(node) if self.where.of.get(node) == self.where.of.get(reader) else name
+        own, other = self.where.of.get(node, ()), self.where.of.get(reader, ())
+        if other[: len(own)] != own and any(part.startswith(LOOP) for part in own):
+            return SUBSCRIPT.sub("", name)  # outside of its loop
+        return self.short(node) if own == tuple(part for part in other if not part.startswith(LOOP)) else name
 
     def short(self, node: Node) -> str:
         """The name within the node's own scope."""
         prefix = "/".join(self.where.of.get(node, ())) + "/"
         return self.names[node].removeprefix(prefix) if node.op in ("param", "state") else self.names[node]
+
+
+def framed(where: Scopes, loops: Inlined) -> Scopes:
+    """Scopes with the frames of loops in them: a frame lies in the scope of the loop."""
+    frames: dict[tuple[str, ...], Path] = {}
+    for node, inside in loops.inside.items():
+        if node in where.of:
+            frames.setdefault(inside, where.of[node])
+            where.of[node] = (*frames[inside], *inside)
+    for path in {p[:d] for p in where.of.values() for d in range(1, len(p) + 1)}:
+        if path[-1] in loops.titles:
+            where.titles[path] = loops.titles[path[-1]]
+    return where
 
 
 def signature(graph: Graph) -> str:
@@ -92,7 +113,7 @@ def outputs_of(graph: Graph) -> dict[Node, tuple[str, ...]]:
 
 def kind_of(box: Node, outputs: Mapping[Node, tuple[str, ...]]) -> str:
     """The kind of a node's box."""
-    if box.op in ("input", "param", "state", "const"):
+    if box.op in ("input", "param", "state", "const", "carry", "element"):
         return box.op
     return "output" if box in outputs else "op"
 
@@ -102,6 +123,11 @@ def describe(box: Node, printer: Printer, names: Names, outputs: tuple[str, ...]
     if box.op in ("input", "param", "state"):
         return [Line(names.short(box), "title"), Line(shape_text(box.type), "small")]
     name = names.short(box)
+    if box.op == "carry":
+        begin = printer.operand(box.operands[0], box)
+        return [Line(name, "title"), Line(f"at first {begin}", "small"), Line(shape_text(box.type), "small")]
+    if box.op == "element":
+        return [Line(name, "title"), Line(shape_text(box.type), "small")]
     lines = [Line(f"{name} = {printer.formula(box)}", "title")]
     others = [o for o in outputs if o != name]
     if others:
@@ -151,7 +177,7 @@ def add_roots(picture: Picture, graph: Graph, outline: Outline, ids: Mapping[Nod
             picture.edges.append(Edge(ids[value], box.id, "flow", notes))
     for target, node in graph.updates.items():
         value = base(node)
-        if value in ids and target in ids:
+        if value in ids and target in ids and target.op != "carry":
             picture.edges.append(Edge(ids[value], ids[target], "update", (Line("becomes", "small"),)))
 
 
@@ -160,6 +186,8 @@ LEGEND = (
     ("param", "parameter"),
     ("state", "state"),
     ("const", "constant"),
+    ("carry", "what the step before left"),
+    ("element", "this step's element"),
     ("op", "operation, its formula and shape"),
     ("output", "output"),
 )

@@ -15,11 +15,13 @@ import numpy as np
 from ..errors import InputError
 from ..graph.graph import Graph, with_operands
 from ..graph.node import Node
+from ..ops.scan import Scan
 from ..pipeline import derive
+from .cell import Cell
 from .forward import FLATTEST, LEGEND, Names, cluster_id, clusters, kind_of, outputs_of, signature, tooltip
 from .local import local
 from .names import distinct, names_of
-from .notation import Printer, shape_text
+from .notation import Printer, shape_text, size_text
 from .numbers import Sizes, array_text, evaluate
 from .outline import Outline, base, mark_texts, marks, mean
 from .picture import Box, Edge, Line, Picture
@@ -52,7 +54,10 @@ def joint(graph: Graph, values: Mapping[str, Array] | None = None, sizes: Sizes 
     outline = Outline(graph, (mean,))
     where = scopes(graph, collapse=False)
     picture = Picture(graph.name, signature(graph))
-    names = Names(distinct(outline.boxes, names_of(graph)) | {graph.outputs["loss"]: "L"}, where)
+    known = names_of(graph)
+    loops = {n: _loop(graph, n, known) for n in graph.nodes if n.op == "scan"}
+    results = {n: loops[n.operands[0]].result_name(n.attr("index")) for n in graph.nodes if n.op == "item"}
+    names = Names(distinct(outline.boxes, results | known) | {graph.outputs["loss"]: "L"}, where)
     printer = Printer(outline, names)
     flow = flows(graph, outline, values, sizes or {})
     ids = {box: f"n{i}" for i, box in enumerate(outline.boxes)}
@@ -63,7 +68,7 @@ def joint(graph: Graph, values: Mapping[str, Array] | None = None, sizes: Sizes 
         for value, _ in outline.reads(box):
             readers[value] = readers.get(value, 0) + 1
     for box in outline.boxes:
-        lines = _describe(box, printer, names)
+        lines = _describe_loop(loops[box]) if box in loops else _describe(box, printer, names)
         if readers.get(box, 0) > 1 and box in flow.total:
             lines.append(Line(f"{partial_of(names(box, box))} = the sum of {readers[box]} edges", "gradient"))
             lines += _numbers(flow.total[box], "gradient")
@@ -103,8 +108,24 @@ def partial_of(name: str) -> str:
 def _describe(box: Node, printer: Printer, names: Names) -> list[Line]:
     if box.op in ("input", "param", "state"):
         return [Line(names.short(box), "title"), *([Line(shape_text(box.type), "small")] if box.shape else [])]
+    if box.op == "item":
+        last = box.attr("index") < len(box.operands[0].attr("body").carries)
+        return [Line(f"{names.short(box)}: {'after the last step' if last else 'of all steps'}", "title")]
     detail = printer.detail(box)
     return [Line(f"{names.short(box)} = {printer.formula(box)}", "title"), *([Line(detail, "small")] if detail else [])]
+
+
+def _loop(graph: Graph, node: Node, known: Mapping[Node, str]) -> Cell:
+    """The step of a loop as it is written."""
+    scan = Scan.of(node)
+    plain = {o: known.get(base(o), "x" if o in scan.xs else "w").rsplit("/", 1)[-1] for o in scan.operands}
+    return Cell(graph, node, known, [plain[x] for x in scan.xs], plain)
+
+
+def _describe_loop(cell: Cell) -> list[Line]:
+    steps = size_text(cell.scan.length)
+    way = f"{steps}, …, 1" if cell.scan.reverse else f"1, …, {steps}"
+    return [Line(f"a loop: once for each t = {way}", "title"), *(Line(t, "formula") for t in cell.formulas())]
 
 
 def _numbers(array: Array | None, style: str) -> list[Line]:
@@ -125,6 +146,8 @@ def _wire(
     value: Node, box: Node, name: str, flow: Flow, outline: Outline, printer: Printer, several: bool
 ) -> list[Line]:
     """The lines on an edge: the value; then the gradient, and the local derivative."""
+    if value.op == "scan":  # its results have a wire each
+        return []
     lines = _equation(name, flow.values[value] if flow.values else None, "value")
     if not flow.values and value.shape:
         lines.append(Line(shape_text(value.type), "value"))
@@ -181,7 +204,7 @@ def flows(graph: Graph, outline: Outline, values: Mapping[str, Array] | None, si
         plain = box not in number or node.op == "grad"
         new[node] = with_operands(node, tuple(new[o] if plain else copied(o, box) for o in node.operands))
     loss = new[graph.outputs["loss"]]
-    outputs = {"loss": loss, **{f"value{i}": new[b] for b, i in number.items()}}
+    outputs = {"loss": loss, **{f"value{i}": new[b] for b, i in number.items() if b.op != "scan"}}
     before = set(outputs)
     read = reached(loss)
     edges = {key: copy for key, copy in copies.items() if copy in read}
@@ -197,7 +220,9 @@ def flows(graph: Graph, outline: Outline, values: Mapping[str, Array] | None, si
         return found[derived.outputs[name]] if found is not None else None
 
     return Flow(
-        None if found is None else {b: found[derived.outputs[f"value{i}"]] for b, i in number.items()},
+        None
+        if found is None
+        else {b: found[derived.outputs[f"value{i}"]] for b, i in number.items() if b.op != "scan"},
         {(v, b): value_of(name) for v, b in edges if (name := f"edge{number[v]}:{number[b]}") in flowing},
         {b: value_of(name) for b in totals if (name := f"total{number[b]}") in flowing},
     )

@@ -74,14 +74,14 @@ def _of_elementwise(value: Node, box: Node, head: str, printer: Printer, values:
     for position, operand in enumerate(box.operands):
         if base(operand) is value:
             total = sp.Add(total, local_derivative(box.op, position).xreplace(names))
-    text = _text(total)
+    text = plain_text(total)
     if text is None or len(text) > LONGEST:
         return ""
     number = _number(total, box, names, values)
     return f"{head}{text}" + (f" = {number}" if number is not None and number != text else "")
 
 
-def _text(expression: sp.Basic) -> str | None:
+def plain_text(expression: sp.Basic) -> str | None:
     """A SymPy expression as a line; of a choice between 1 and 0 its condition in brackets."""
     if isinstance(expression, sp.Piecewise):
         (one, condition), *rest = ((p.expr, p.cond) for p in expression.args)

@@ -19,6 +19,7 @@ from ..graph.node import Node
 from ..graph.scalar import Scalar, fold
 from ..graph.size import Size
 from ..ops.build import is_elementwise
+from ..ops.scan import Scan
 from ..ops.table import row_of
 from .notation import number_text
 
@@ -32,11 +33,40 @@ _COMBINE = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.min
 def evaluate(graph: Graph, values: Mapping[str, Array], sizes: Sizes) -> dict[Node, Array]:
     """The value of every node; `values` are the inputs, parameters and states by name."""
     found: dict[Node, Array] = {}
+    loops: dict[Node, list[Array]] = {}
     with np.errstate(all="ignore"):
         for node in graph.nodes:
-            value = _value(node, [found[o] for o in node.operands], values, sizes)
+            operands = [found[o] for o in node.operands if o.op != "scan"]
+            if node.op == "scan":
+                loops[node] = _scan(Scan.of(node), operands, sizes)
+                continue
+            value = (
+                loops[node.operands[0]][node.attr("index")]
+                if node.op == "item"
+                else _value(node, operands, values, sizes)
+            )
             found[node] = np.asarray(value, node.dtype.numpy)
     return found
+
+
+def _scan(scan: Scan, operands: list[Array], sizes: Sizes) -> list[Array]:
+    """The results of a loop, run step by step."""
+    body, n = scan.body, len(scan.init)
+    step = body.graph("step")
+    carries, xs, given = operands[:n], operands[n : n + len(scan.xs)], operands[n + len(scan.xs) :]
+    before = [[c] for c in carries]
+    gives: list[list[Array]] = [[] for _ in body.gives]
+    order = range(scan.length.evaluate(sizes))
+    for t in order[::-1] if scan.reverse else order:
+        own = zip(body.inputs, (*carries, *(x[t] for x in xs), *given), strict=True)
+        found = evaluate(step, {str(node.attr("name")): value for node, value in own}, sizes)
+        carries = [found[r] for r in body.new_carries]
+        for path, carry in zip(before, carries, strict=True):
+            path.append(carry)
+        for row, node in zip(gives, body.gives, strict=True):
+            row.append(found[node])
+    rows = [*gives, *(before[k] for k in scan.paths)]
+    return [*carries, *(np.stack(r[::-1] if scan.reverse else r) for r in rows)]
 
 
 def _value(node: Node, operands: list[Array], values: Mapping[str, Array], sizes: Sizes) -> Any:

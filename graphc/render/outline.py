@@ -14,7 +14,9 @@ from ..graph.node import Node
 from ..graph.size import Size, product
 from ..ops.build import is_elementwise
 
-MARKS = ("reshape", "transpose", "broadcast_to", "cast", "watched")
+MARKS = ("reshape", "transpose", "broadcast_to", "cast", "watched", "stacked", "last")
+LOOP_RESULTS = {"stacked": "of all steps", "last": "of the last step"}
+"""Marks between a loop and what reads it (see `inlined`)."""
 LEAVES = ("input", "param", "state")
 COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
 
@@ -137,10 +139,12 @@ def mark_texts(operand: Node, formula: bool = True) -> list[str]:
                 texts.append("transposed" if swapped else f"axes {', '.join(map(str, perm))}")
         elif mark.op == "cast":
             texts.append(f"as {mark.dtype.name.rstrip('_')}")
+        elif mark.op in LOOP_RESULTS:
+            texts.append(LOOP_RESULTS[mark.op])
     kinds = {m.op for m in marks(operand)}
     if (
         kinds & {"reshape", "broadcast_to"}
-        and "transpose" not in kinds
+        and not kinds & {"transpose", "stacked"}
         and _long_axes(operand) != _long_axes(base(operand))
     ):
         texts.append(f"as ({', '.join(map(str, operand.shape))})")

@@ -6,8 +6,37 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class Place:
+    """A rectangle in points, by its middle; y grows upwards."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @property
+    def left(self) -> float:
+        return self.x - self.width / 2
+
+    @property
+    def right(self) -> float:
+        return self.x + self.width / 2
+
+    @property
+    def low(self) -> float:
+        return self.y - self.height / 2
+
+    @property
+    def high(self) -> float:
+        return self.y + self.height / 2
+
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Line:
-    """A line of text and the style that it is written in (see style.TEXT)."""
+    """A line of text and the style that it is written in (see style.TEXT). What stands in _{…} is a subscript."""
 
     text: str
     style: str = "plain"
@@ -16,24 +45,27 @@ class Line:
 @dataclass(frozen=True)
 class Box:
     """A thing in the picture. kind: see style.BOX; cluster: the id of the cluster around it; tooltip: shown on pointing;
-    fill: a colour in place of the kind's."""
+    fill: a colour in place of the kind's. place: where it stands, in a picture that is not laid out by Graphviz."""
 
     id: str
     kind: str
     lines: tuple[Line, ...]
     cluster: str = ""
     tooltip: str = ""
+    place: Place | None = None
     fill: str = ""
 
 
 @dataclass(frozen=True)
 class Edge:
-    """An arrow from one box to another, by their ids. kind: see style.EDGE."""
+    """An arrow from one box to another, by their ids. kind: see style.EDGE; route: the corners of its way, both ends
+    included, where boxes have places."""
 
     tail: str
     head: str
     kind: str = "flow"
     lines: tuple[Line, ...] = ()
+    route: tuple[Point, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,6 +77,7 @@ class Cluster:
     title: str
     parent: str = ""
     kind: str = "scope"
+    place: Place | None = None
 
 
 @dataclass
@@ -58,6 +91,11 @@ class Picture:
     edges: list[Edge] = field(default_factory=list)
     clusters: list[Cluster] = field(default_factory=list)
     legend: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def placed(self) -> bool:
+        """Do its boxes have places already?"""
+        return any(b.place is not None for b in self.boxes)
 
     def depth(self) -> int:
         """The number of boxes on the longest path."""

@@ -10,6 +10,8 @@ INK = "#1A1A1A"
 GREY = "#595959"
 BLUE, SKY, GREEN, ORANGE = "#0072B2", "#56B4E9", "#009E73", "#E69F00"
 VERMILLION, PURPLE = "#C04F00", "#CC79A7"  # the vermillion a little darker than the palette's, to be read as text
+WEIGHTS = (BLUE, VERMILLION, "#007A59", "#9C4A78", "#8A6100", "#1F7FB5")
+"""For weights and the arrows that they act on: the palette's colours, dark enough for text."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,15 @@ class BoxStyle:
 
 @dataclass(frozen=True)
 class TextStyle:
-    """A way of writing: colour, points, weight; `left` lines begin at the left edge of their box."""
+    """A way of writing: colour, points, weight; `left` lines begin at the left edge of their box, `air` is how much
+    higher than its letters a line is, in points."""
 
     colour: str = INK
     points: int = 11
     bold: bool = False
     left: bool = False
     mono: bool = False
+    air: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class EdgeStyle:
     style: str = "solid"
     forward: bool = True
     back: bool = False
+    width: float = 1.0
 
 
 BOX = {
@@ -61,6 +66,11 @@ BOX = {
     "check": BoxStyle("#FFFFFF", GREY, shape="hexagon", style="filled,dashed"),
     "timed product": BoxStyle("#FFFFFF", SKY, style="filled", width=2),
     "hot": BoxStyle("#F2A95C", "#4D4D4D"),
+    "carry": BoxStyle("#F6E3EC", PURPLE, style="rounded,filled,dashed", width=1.5),
+    "element": BoxStyle("#EEF6FC", BLUE, style="rounded,filled"),
+    "loop": BoxStyle("#FFFFFF", INK, width=1.8),
+    "loop output": BoxStyle("#FFFFFF", GREEN, borders=2, width=1.8),
+    "note": BoxStyle("#FFFFFF", "#FFFFFF", shape="plain", style="", width=0),
 }
 
 TEXT = {
@@ -77,6 +87,12 @@ TEXT = {
     "note": TextStyle(colour=GREY, points=10, left=True),
     "time": TextStyle(points=10, bold=True, left=True),
     "head": TextStyle(points=12, bold=True, left=True),
+    "formula": TextStyle(points=11, air=4),
+    "gradient formula": TextStyle(colour=VERMILLION, points=11, air=6),
+    "again": TextStyle(colour="#9C4A78", points=10),
+    "weight": TextStyle(points=11, air=4),
+    "step": TextStyle(colour=GREY, points=12, bold=True, air=6),
+    **{f"weight{n}": TextStyle(colour=c, points=11, bold=True, air=4) for n, c in enumerate(WEIGHTS)},
 }
 
 EDGE = {
@@ -90,6 +106,12 @@ EDGE = {
     "value out": EdgeStyle((BLUE,), forward=False),
     "both in": EdgeStyle((BLUE, VERMILLION)),
     "both out": EdgeStyle((BLUE, VERMILLION), forward=False, back=True),
+    "again": EdgeStyle((PURPLE,), style="dashed", forward=False, back=True),
+    "state": EdgeStyle((INK,), width=1.6),
+    "given": EdgeStyle((GREY,), style="dashed"),
+    "bus": EdgeStyle((GREY,), style="dashed", forward=False),
+    "gradient": EdgeStyle((VERMILLION,), width=1.4),
+    **{f"weight{n}": EdgeStyle((c,), width=1.8) for n, c in enumerate(WEIGHTS)},
 }
 
 CLUSTER = {"scope": ("#F7F7F2", "#8C8C8C"), "repeat": ("#EEF3F7", BLUE), "adjoint": ("#FDF4EE", VERMILLION)}

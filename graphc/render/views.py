@@ -16,8 +16,9 @@ from .forward import forward, signature
 from .fused import fused
 from .joint import joint
 from .picture import Picture
+from .unrolled import Unroll, unrolled
 
-VIEWS = ("forward", "backward", "joint", "fused")
+VIEWS = ("forward", "backward", "joint", "fused", "unrolled")
 Array = np.ndarray[Any, Any]
 
 
@@ -27,10 +28,11 @@ def picture(
     name: str | None = None,
     numbers: Mapping[str, Any] | None = None,
     program: str | None = None,
+    unroll: Unroll | None = None,
 ) -> Picture:
     """A view of a compiled model. name: which, where there are several. numbers: for the view `joint` the values of all
     inputs, and of parameters and states that are to differ from the model's. program: "forward" or "gradient", for the
-    view `fused`."""
+    view `fused`. unroll: how the view `unrolled` draws loops."""
     entry = model.entries[name or next(iter(model.entries))]
     graph = graph_of(model, entry.name)
     if view == "forward":
@@ -41,6 +43,8 @@ def picture(
         if numbers is None and not entry.signature.inputs:
             numbers = {}  # there is nothing to give: the parameters' values are all that is needed
         return joint(graph) if numbers is None else joint(graph, *_values(model, entry, graph, numbers))
+    if view == "unrolled":
+        return unrolled(graph, unroll or Unroll())
     if view == "fused":
         trains = "loss" in entry.signature.needs and bool(entry.signature.trainable)
         kind = program or ("gradient" if trains else "forward")

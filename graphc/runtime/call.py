@@ -62,8 +62,8 @@ class Binding:
 
     def __init__(self, bound: Bound, arguments: list[Argument], outputs: list[Results], updated: list[Array]):
         self.bound, self.arguments, self.outputs = bound, arguments, outputs
-        spans = [_span(array) for array in updated]
-        self._low, self._high = min((s[0] for s in spans), default=0), max((s[1] for s in spans), default=0)
+        spans = sorted(_span(array) for array in updated)  # they do not overlap, so that their ends are in order too
+        self._starts, self._ends = [start for start, _ in spans], [end for _, end in spans]
 
     def take(self, given: Mapping[str, Any]) -> bool:
         """Bind the inputs if each is an array that can be read where it lies, of the very shape, or a number.
@@ -81,7 +81,7 @@ class Binding:
                     if cell is not None:
                         cell[0] = value
                     elif number is not None:
-                        if self._high and self._overlaps(value):
+                        if self._starts and self._overlaps(value):
                             return False
                         places[number] = where(value)
                 elif cell is not None and kind in numbers:
@@ -108,10 +108,9 @@ class Binding:
 
     def _overlaps(self, array: Array) -> bool:
         """Might an input lie in memory that the call writes?"""
-        if not self._high:
-            return False
         start, end = _span(array)
-        return start < self._high and end > self._low
+        before = bisect_left(self._starts, end)
+        return before > 0 and self._ends[before - 1] > start
 
 
 class Call:

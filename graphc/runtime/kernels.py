@@ -8,36 +8,57 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 from ..errors import ArtifactError
 from .cache import KernelSource
 
 
 def canonical(function: ast.FunctionDef, signature: tuple[str, ...]) -> KernelSource:
-    """A kernel with its parameters and locals renamed in the order of their appearance."""
-    arrays = sum(kind.endswith("*") for kind in signature)
-    names = {a.arg: f"a{i}" if i < arrays else f"n{i - arrays}" for i, a in enumerate(function.args.args)}
-
-    class Rename(ast.NodeTransformer):
-        def visit_Name(self, node: ast.Name) -> ast.Name:
-            return ast.copy_location(ast.Name(names.get(node.id, node.id), node.ctx), node)
-
-        def visit_arg(self, node: ast.arg) -> ast.arg:
-            return ast.copy_location(ast.arg(names[node.arg]), node)
-
-    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
-    plain = ast.FunctionDef(name="kernel", args=function.args, body=body or [ast.Pass()], decorator_list=[])
-    text = ast.unparse(ast.fix_missing_locations(Rename().visit(plain))) + "\n"
+    """A kernel with its parameters renamed in the order of their appearance. The tree is used up."""
+    names = _names([a.arg for a in function.args.args], signature)
+    function.body = (function.body[1:] if ast.get_docstring(function) is not None else function.body) or [ast.Pass()]
+    for node in ast.walk(function):
+        if isinstance(node, ast.Name):
+            node.id = names.get(node.id, node.id)
+        elif isinstance(node, ast.arg):
+            node.arg = names[node.arg]
+    function.name = "kernel"
+    text = ast.unparse(function) + "\n"
     # named by its content, so that different kernels of one name never meet
     name = f"kernel_{hashlib.sha256(f'{signature}{text}'.encode()).hexdigest()[:12]}"
     return KernelSource(name, text.replace("def kernel(", f"def {name}(", 1), signature)
+
+
+def _names(parameters: Iterable[str], signature: tuple[str, ...]) -> dict[str, str]:
+    """What a kernel's parameters are called in its canonical form."""
+    arrays = sum(kind.endswith("*") for kind in signature)
+    return {name: f"a{i}" if i < arrays else f"n{i - arrays}" for i, name in enumerate(parameters)}
 
 
 def canonical_of(text: str, signature: tuple[str, ...]) -> KernelSource:
     """The canonical form of a text that holds one kernel."""
     (function,) = (f for f in ast.parse(text).body if isinstance(f, ast.FunctionDef))
     return canonical(function, signature)
+
+
+_NAME = re.compile(r"(?<![\w.])[^\W\d]\w*")  # no attribute, and no exponent of a number
+
+
+def outline(text: str, signature: tuple[str, ...]) -> str:
+    """A kernel's text, as graphc prints it, without its name, docstring and lines of comment, its parameters renamed.
+
+    Kernels of equal outlines have the same canonical form; it is found without reading the text as Python.
+    """
+    parameters = text[text.index("(") + 1 : text.index("):")]
+    names = _names(filter(None, parameters.split(", ")), signature)
+    body = text[text.index("):") + 2 :]
+    if body.lstrip().startswith('"""'):
+        body = body.split('"""', 2)[2]
+    lines = (line for line in body.splitlines() if line.strip() and not line.lstrip().startswith("#"))
+    plain = "\n".join((f"def kernel({parameters}):", *lines)) + "\n"
+    return _NAME.sub(lambda name: names.get(name[0], name[0]), plain)
 
 
 def split(text: str, signatures: Mapping[str, tuple[str, ...]]) -> dict[str, KernelSource]:

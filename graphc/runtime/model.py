@@ -110,7 +110,7 @@ class Entry:
         return self._call("step")
 
     def _choose(
-        self, given: Mapping[str, Any], outputs: str | list[str] | tuple[str, ...] | None, train: bool
+        self, given: Mapping[str, Any], outputs: str | list[str] | tuple[str, ...] | None, train: bool = False
     ) -> tuple[Call, tuple[str, ...] | None]:
         """What computes the outputs that are asked for, and their names where it computes others too."""
         needs = self.signature.needs

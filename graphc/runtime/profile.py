@@ -119,10 +119,10 @@ def profile(entry: Entry, kind: str, inputs: Mapping[str, Any], runs: int | None
     # the mean of the middle half is as robust as the median, and finer than a tick of the clock
     times = np.sort([timed() for _ in range(runs)], axis=0)[runs // 4 : runs - runs // 4].mean(axis=0)
     del held
-    instructions = _whole(program)
-    peaks = measure(executor.threads, {_float_type(program, i, sizes) for i in instructions})
+    peaks = measure(executor.threads, {_float_type(program, i, sizes) for i in program.calls})
     timings = []
-    for step, (instruction, parts, arrays) in enumerate(zip(instructions, apart.parts, reuse(program, sizes), strict=True)):
+    for step, (found, parts, arrays) in enumerate(zip(program.instructions, apart.parts, reuse(program, sizes), strict=True)):
+        instruction = _as_one(program, found) if isinstance(found, Loop) else found
         operations, dtype = instruction.operations.evaluate(sizes), _float_type(program, instruction, sizes)
         least, bound = peaks.least(operations, arrays, dtype)
         touched = sum(count for count, _ in arrays)
@@ -132,14 +132,12 @@ def profile(entry: Entry, kind: str, inputs: Mapping[str, Any], runs: int | None
     return Profile(program, kind, sizes, executor.threads, runs, tuple(timings), together, called, arena, peaks)
 
 
-def _whole(program: Program) -> list[Instruction]:
-    """The instructions of a program, each loop as one: its kernels together, over all of the arrays that it goes through."""
-    return [_as_one(program, i) if isinstance(i, Loop) else i for i in program.instructions]
-
-
 def _as_one(program: Program, loop: Loop) -> Instruction:
+    """A loop as one instruction: its kernels together, their operations counted as often as they run."""
+
     def operations(body: tuple[Instruction | Loop, ...]) -> Size:
-        return sum((i.count * operations(i.body) if isinstance(i, Loop) else i.operations for i in body), size(0))
+        each = (i.count * operations(i.body) if isinstance(i, Loop) else i.operations for i in body)
+        return sum(each, size(0))
 
     arrays = dict.fromkeys((program.root(n), size(0)) for i in loop.calls for n, _ in i.arrays)
     kernels = ", ".join(dict.fromkeys(i.kernel for i in loop.calls))
@@ -147,8 +145,18 @@ def _as_one(program: Program, loop: Loop) -> Instruction:
     return Instruction(f"loop: {kernels}", tuple(arrays), (loop.count,), fixed=True, operations=work)
 
 
-def traffic(program: Program, instruction: Instruction, sizes: Mapping[str, int]) -> dict[int, int]:
-    """The bytes of each array that an instruction reads or writes, by its buffer; of a look-up's table all."""
+def traffic(program: Program, instruction: Instruction | Loop, sizes: Mapping[str, int]) -> dict[int, int]:
+    """The bytes of each array that an instruction reads or writes, by its buffer; of a look-up's table all.
+
+    Of a loop, what its steps touch together.
+    """
+    if isinstance(instruction, Loop):
+        steps: dict[int, int] = {}
+        for inner in instruction.body:
+            for number, count in traffic(program, inner, sizes).items():
+                root = program.root(number)
+                steps[root] = steps.get(root, 0) + instruction.count.evaluate(sizes) * count
+        return steps
     values = [s.evaluate(sizes) for s in instruction.sizes]
     numbers = [n for n, _ in instruction.arrays]
     if instruction.kernel.startswith("gemm"):
@@ -177,7 +185,7 @@ def reuse(program: Program, sizes: Mapping[str, int]) -> list[list[tuple[int, in
     which cache can still hold the array: one smaller than it cannot.
     """
     offsets, _ = plan_arena(program, sizes)
-    touched = [traffic(program, instruction, sizes) for instruction in _whole(program)]
+    touched = [traffic(program, instruction, sizes) for instruction in program.instructions]
     last: dict[tuple[str, int], int] = {}
     now = 0
     found: list[list[tuple[int, int]]] = []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
+from math import prod
 from typing import Any
 
 import mpmath as mp
@@ -19,6 +20,7 @@ from ..graph.formula import Affine, Clause, Index
 from ..graph.node import Constant, Node, postorder
 from ..graph.scalar import Scalar
 from ..ops.elementwise import ROWS
+from ..ops.random import random_bits
 from ..ops.scan import Scan
 
 DIGITS = 80  # 50, and some to lose in differences
@@ -165,6 +167,7 @@ _MOVES: dict[str, Callable[[Node, list[Array], Mapping[str, int]], Any]] = {
     "arange": lambda n, x, s: [
         n.attr("start").evaluate(s) + n.attr("step").evaluate(s) * i for i in range(_shape(n, s)[0])
     ],
+    "random": lambda n, x, s: random_bits(int(x[0].item()), np.arange(prod(_shape(n, s))).reshape(_shape(n, s))).astype(object),
     "within": lambda n, x, s: np.arange(_shape(n, s)[0])[:, None] <= x[0][None, :].astype(int),
 }
 

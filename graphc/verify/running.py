@@ -117,8 +117,10 @@ def one_by_one(compilation: Compilation, lowered: Lowered, at: Point) -> list[tu
             if apart[number].kind != "view":
                 bound.bind(number, array)
         bound.run()
-        buffers = {b: lowered.steps.buffers[b] for b in map(lowered.steps.root, lowered.steps.writes(step))}
-        nodes = {b.node: arrays[n].copy() for n, b in buffers.items() if b.kind in ("output", "temp") and b.node in known}
+        buffers = {b: lowered.steps.buffers[b].node for b in map(lowered.steps.root, lowered.steps.writes(step))}
+        if isinstance(step, Launch):  # a value may be written over another
+            buffers |= {b: n for b, n in zip(step.buffers, step.kernel.nodes, strict=True) if b in buffers}
+        nodes = {node: arrays[n].copy() for n, node in buffers.items() if node in known}
         if isinstance(instruction, Loop):
             words = f"a loop of {instruction.count} steps"
         elif isinstance(step, Launch):

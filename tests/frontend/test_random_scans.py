@@ -37,7 +37,7 @@ def plan_of(rng):
 
 
 def step(library, plan, carry, xs, weights, shared):
-    carries, _, ops, sums, new, gives = plan
+    _, _, ops, sums, new, gives = plan
     values = [*carry, *xs, shared]
     for kind, which, a, b in ops:
         table = getattr(library, kind)

@@ -46,7 +46,7 @@ def stages(graph: Graph) -> dict[str, Graph]:
     found = {}
     for stage in STAGES[:-1]:
         found[stage], _ = lower(graph, check=True, stop_after=stage)
-    found["lowered"], _ = canonical_contractions(_with_copies(found["optimise"]))
+    found["lowered"] = canonical_contractions(_with_copies(found["optimise"])).graph
     return found
 
 

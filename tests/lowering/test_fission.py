@@ -1,4 +1,4 @@
-"""Elementwise loops with several long functions run in tiles; the values stay what they were."""
+"""Elementwise loops with long functions of long functions run in tiles; the values stay what they were."""
 from __future__ import annotations
 
 import numpy as np
@@ -42,8 +42,19 @@ def in_place(x: gc.f64["N"]):
 def twice_in_place(x: gc.f64["N"]):
     """Two long functions of an array that is written, in one expression."""
     s = gc.state("s", ("N",), init=0.5)
-    gc.update(s, gc.tanh(s) * gc.exp(s) * gc.sin(s))
+    gc.update(s, gc.exp(gc.tanh(s)) * gc.sin(s))
     return gc.outputs(y=x * 2)
+
+
+@gc.model
+def side_by_side(x: gc.f64["N"]):
+    """Four long functions, none of which waits for another."""
+    return gc.outputs(y=gc.tanh(x) * gc.exp(-x * x) + gc.sin(x), z=gc.log(x * x + 1) - gc.tanh(x))
+
+
+@gc.model
+def through_short_ones(x: gc.f64["N"]):
+    return gc.outputs(y=gc.log(1 + 2 * gc.exp(x) / (x * x + 1)))
 
 
 def tiles(low):
@@ -63,8 +74,14 @@ def test_long_functions_are_taken_apart(model, rows):
     assert "tile_1[" in code
 
 
-def test_one_long_function_stays_in_one_loop():
-    assert not tiles(lowered(one_function))
+@pytest.mark.parametrize("model", [one_function, side_by_side], ids=["one", "side by side"])
+def test_functions_that_wait_for_no_other_stay_in_one_loop(model):
+    assert not tiles(lowered(model))
+
+
+def test_a_function_waits_for_another_through_what_lies_between():
+    (tile,) = tiles(lowered(through_short_ones))
+    assert len([x for x in tile.body if isinstance(x, Loop)]) == 2
 
 
 def test_an_array_written_in_place_is_read_before():
@@ -79,7 +96,7 @@ def test_an_array_written_in_place_is_read_before():
 def test_functions_of_an_array_written_in_place_keep_apart():
     m = gc.compile(twice_in_place, dtype="float64")
     m.forward(x=np.ones(2000))
-    np.testing.assert_allclose(m.states["s"], np.tanh(0.5) * np.exp(0.5) * np.sin(0.5), rtol=1e-12)
+    np.testing.assert_allclose(m.states["s"], np.exp(np.tanh(0.5)) * np.sin(0.5), rtol=1e-12)
 
 
 @pytest.mark.parametrize("length", [0, 1, 1024, 1025, 2500])

@@ -32,7 +32,7 @@ def operands(name, k):
     for position, (shape, (low, high)) in enumerate(zip(sample.shapes, sample.ranges, strict=True)):
         if getattr(row, "bools", False) or (getattr(row, "condition", False) and position == 0):
             arrays.append(rng.random(shape) < 0.5)
-        elif getattr(row, "integers_only", False) or name == "within" or (name in ("take", "take_along") and position == 1):
+        elif getattr(row, "integers_only", False) or name in ("within", "random") or (name in ("take", "take_along") and position == 1):
             arrays.append(rng.integers(low, high + 1 if low == high else high, shape))
         else:
             arrays.append(rng.uniform(low, high, shape))

@@ -24,7 +24,6 @@ LOG2E = {F32: c.LOG2E_F32, F64: c.LOG2E_F64}
 EXP = {F32: c.EXP_F32, F64: c.EXP_F64}
 EXPM1 = {F32: c.EXPM1_F32, F64: c.EXPM1_F64}
 EXP2 = {F32: c.EXP2_F32, F64: c.EXP2_F64}
-TANH = {F32: c.TANH_F32, F64: c.TANH_F64}
 ERF_SMALL = {F32: c.ERF_SMALL_F32, F64: c.ERF_SMALL_F64}
 ERF_LARGE = {F32: c.ERF_LARGE_F32, F64: c.ERF_LARGE_F64}
 
@@ -185,16 +184,33 @@ def log1p(x: Value) -> Value:
 
 
 def tanh(x: Value) -> Value:
-    """x + x·z·p(z), z = x², below TANH_SPLIT, where tanh is ½; 1 − 2/(exp(2|x|) + 1) above."""
-    f = x.format
     a = abs(x)
-    z = x * x
-    small = fma(x * z, horner(z, TANH[f]), x)
-    a2 = select(a > TANH_ONE[f], TANH_ONE[f], a) * 2.0
-    n, exponent = nearest(a2, LOG2E[f][0], f.bias)
-    p = exp_reduced(reduce_ln2(a2, n))
+    a = select(a > TANH_ONE[x.format], TANH_ONE[x.format], a)
+    return (tanh_f32(a) if x.format is F32 else tanh_f64(a)).copysign(x)
+
+
+def tanh_f32(a: Value) -> Value:
+    """(e − 1)/(e + 1) but for the sign, e = exp(−2a) = s + s·p, s a power of two; the two sums round once each.
+
+    For small a there is s = 1, and the numerator is p, which is exp(−2a) − 1 to its last digits. One number for ln 2
+    is enough: it is 2^-29 off, times n, and e falls faster than n grows.
+    """
+    n, exponent = nearest(a, -2 * LOG2E[F32][0], F32.bias)
+    r = fma(-math.log(2), n, -(a + a))
+    p = fma(r * r, horner(r, EXP[F32]), r)
+    s = power_of_two(exponent)
+    return fma(s, p, s - 1.0) / fma(s, p, s + 1.0)
+
+
+def tanh_f64(a: Value) -> Value:
+    """a + a·z·p(z), z = a², below TANH_SPLIT, where tanh is ½; 1 − 2/(exp(2a) + 1) above."""
+    z = a * a
+    small = fma(a * z, horner(z, c.TANH_F64), a)
+    twice = a + a
+    n, exponent = nearest(twice, LOG2E[F64][0], F64.bias)
+    p = exp_reduced(reduce_ln2(twice, n))
     large = 1.0 - 2.0 / fma(power_of_two(exponent), p, 1.0)
-    return select(a < c.TANH_SPLIT, small, large.copysign(x)).copysign(x)
+    return select(a < c.TANH_SPLIT, small, large)
 
 
 def sigmoid(x: Value) -> Value:

@@ -33,9 +33,7 @@ def _layer_norm(rows: int, width: int) -> Model:
         @gc.model
         def layer_norm(g: gc.f32[rows, width]):
             x = gc.param("x", (rows, width))
-            centred = x - gc.mean(x, axis=-1, keepdims=True)
-            variance = gc.mean(gc.square(centred), axis=-1, keepdims=True)
-            y = centred / gc.sqrt(variance + EPS) * gc.param("scale", (width,)) + gc.param("shift", (width,))
+            y = gc.layer_norm(x, gc.param("scale", (width,)), gc.param("shift", (width,)), eps=EPS)
             return gc.outputs(loss=gc.sum(g * y))
 
         return layer_norm
