@@ -58,7 +58,7 @@ def one_word(P, x, y, attention):
         d = gru(P, "decoder", P["phonemes"][before], d)
         shown = d
         if attention:
-            a = np.exp(m @ P["attention/W"] @ d)
+            a = np.exp(m @ (d @ P["attention/W"]))
             shown = np.tanh(np.concatenate([d, a / a.sum() @ m]) @ P["combine/W"] + P["combine/b"])
         logits = shown @ P["out/W"] + P["out/b"]
         found.append(logits[now] - np.log(np.exp(logits).sum()))
