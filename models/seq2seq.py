@@ -30,10 +30,11 @@ learns to say made-up words backwards, which shows that it works: try `--set att
 pronunciations, lines as `cough  K AO1 F` in the form of cmudict (the stress, a digit, is left away), a twentieth of it
 held back:
 
-    graphc train models/seq2seq.py --model seq2seq --set path=DICT --set hidden=128 --set embedding=64 --epochs 6 --batch-size 128
+    graphc train models/seq2seq.py --model seq2seq --set path=DICT --set hidden=128 --epochs 6 --batch-size 128
     python models/seq2seq.py build/seq2seq DICT wrought phonograph
 
-After six passes over 120,000 words of cmudict 8.8% of the phonemes of words that it has not seen are wrong.
+After six passes over 120,000 words of cmudict 8.8% of the phonemes of words that it has not seen are wrong (beam; greedy
+8.9%); without attention 10.8% (11.4%).
 """
 
 import random
