@@ -87,7 +87,9 @@ def drawn(inputs: Sequence[Declared], program: Program, sizes: Mapping[str, int]
     arrays = {}
     for d in inputs:
         shape = tuple(extent.evaluate(sizes) for extent in d.shape)
-        arrays[d.name] = _drawn(d.dtype, shape, limits.get(d.name, least), rng)
+        # an integer that is no index may count something, such as the steps of a sequence: not none
+        low = 0 if d.name in limits else 1
+        arrays[d.name] = _drawn(d.dtype, shape, low, limits.get(d.name, least), rng)
     return arrays
 
 
@@ -101,7 +103,9 @@ def _limits(program: Program, sizes: Mapping[str, int]) -> dict[str, int]:
     return limits
 
 
-def _drawn(dtype: DType, shape: tuple[int, ...], limit: int, rng: np.random.Generator) -> Array:
+def _drawn(dtype: DType, shape: tuple[int, ...], low: int, limit: int, rng: np.random.Generator) -> Array:
     if dtype.kind == "f":
         return rng.random(shape).astype(dtype.numpy)
-    return rng.integers(0, 2 if dtype.kind == "b" else max(limit, 1), shape).astype(dtype.numpy)
+    if dtype.kind == "b":
+        return rng.integers(0, 2, shape).astype(dtype.numpy)
+    return rng.integers(min(low, max(limit - 1, 0)), max(limit, 1), shape).astype(dtype.numpy)

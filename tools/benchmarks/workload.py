@@ -113,12 +113,14 @@ class Model:
     tolerance: float = 1e-4
     """The largest allowed ‖difference‖ / ‖value‖ of any output."""
     yardstick: Yardstick | None = None
+    torch_compiles: bool = True
+    """Whether torch.compile takes part. It unrolls loops, and compiles those of a recurrent layer for minutes."""
     reuse: bool = True
     """Whether graphc writes into the arrays of the call before (`out=`). For scalars a fresh array is cheaper."""
 
     @property
     def competitors(self) -> tuple[str, ...]:
-        torch = ("torch", "torch.compile") if self.torch else ()
+        torch = ("torch", *(("torch.compile",) if self.torch_compiles else ())) if self.torch else ()
         return ("graphc", *torch, *(("jax",) if self.jax else ()))
 
     def arrays(self, rows: int | None = None) -> tuple[Arrays, Arrays]:

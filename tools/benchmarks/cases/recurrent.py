@@ -128,7 +128,8 @@ def _model(kind: str, s: Sizes) -> Model:
     def data(rng: np.random.Generator, rows: int) -> Arrays:
         return {name: rng.integers(0, s.vocabulary, (rows, s.steps)) for name in "xy"}
 
-    return Model(params, data, _graphc(kind, s), _torch(kind), _jax(kind), _layout(kind), rows=s.batch)
+    return Model(params, data, _graphc(kind, s), _torch(kind), _jax(kind), _layout(kind), rows=s.batch,
+                 torch_compiles=False)
 
 
 def _case(kind: str, sizes: Sizes, *targets: Target) -> Case:
