@@ -13,7 +13,7 @@ from dataclasses import replace
 from ..graph.dtype import DType
 from ..graph.formula import var
 from ..graph.scalar import Scalar
-from ..graph.size import Size
+from ..graph.size import Size, size
 from .cost import LONG, WEIGHTS
 from .ir import (
     MOST_WORDS,
@@ -59,6 +59,9 @@ def phased(kernel: Kernel, scratch: Mapping[int, Size]) -> tuple[Kernel, dict[in
     if length == 1:
         return kernel, {}
     tile = max(found) + 1
+    block = found[rows.within] if rows.within is not None else None
+    if block is not None and isinstance(block.step, int) and (length.constant or 0) >= block.step:  # tile enough
+        tile, length = block.variable, size(block.step)
     waiting = _waiting(phases)
     place = var(rows.variable) + var(tile) * -1
     number = {local: len(kernel.arrays) + k for k, local in enumerate(waiting)}
@@ -85,8 +88,10 @@ def phased(kernel: Kernel, scratch: Mapping[int, Size]) -> tuple[Kernel, dict[in
             if local in own
         ]
         split.append(Loop(rows.variable, rows.extent, body=[*begin, *map_places(items, longer), *end], within=tile))
-    tiles = Loop(tile, rows.extent, rows.before, split, rows.after, step=length, within=rows.within)
-    body = map_statements(kernel.body, lambda x: [tiles if isinstance(x, Loop) and x.variable == rows.variable else x])
+    tiles: list[Statement] = [Loop(tile, rows.extent, rows.before, split, rows.after, step=length, within=rows.within)]
+    if block is not None and tile == block.variable:
+        tiles = [*rows.before, *split, *rows.after]
+    body = map_statements(kernel.body, lambda x: tiles if isinstance(x, Loop) and x.variable == rows.variable else [x])
     arrays = [Array(f"row_{k}", dtype, True) for k, dtype in enumerate(waiting.values(), 1)]
     remark = (
         f"{len(phases)} loops over tiles of rows: each waits for a total of the one before, of all rows of the tile"
