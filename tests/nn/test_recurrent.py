@@ -7,12 +7,7 @@ import graphc as gc
 from graphc.errors import GraphcError, SourceLine
 from graphc.frontend.model import Model
 
-try:
-    import torch
-except ImportError:
-    torch = None
-
-needs_torch = pytest.mark.skipif(torch is None, reason="compares with PyTorch: pip install torch")
+torch = pytest.importorskip("torch", reason="compares with PyTorch: pip install torch")
 
 
 class Numpy:
@@ -155,7 +150,6 @@ CASES = [
 SHAPES = [(1, 1, 1, 1), (1, 4, 2, 3), (5, 1, 3, 2), (6, 3, 4, 5)]
 
 
-@needs_torch
 @pytest.mark.parametrize("T, B, C, H", SHAPES)
 @pytest.mark.parametrize("kind, options", CASES, ids=[f"{k}-{'-'.join(o) or 'plain'}" for k, o in CASES])
 def test_the_formulas(kind, options, T, B, C, H):
@@ -206,7 +200,6 @@ def parameters(layer):
     return {n: a.shape for n, a in gc.compile(model).params.items()}
 
 
-@needs_torch
 def test_the_parameters_of_the_layouts():
     assert parameters(lambda x: gc.nn.lstm(x, 5)) == {"lstm/W": (3, 20), "lstm/U": (5, 20), "lstm/b": (20,)}
     assert parameters(lambda x: gc.nn.gru(x, 5, bias=False)) == {"gru/W": (3, 15), "gru/U": (5, 15)}

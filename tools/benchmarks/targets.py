@@ -64,8 +64,7 @@ def faster(peer: str, factor: float, threads: int | None = None) -> Target:
     """The peer takes `factor` times as long."""
     def ratio(record: Record, result: Result) -> float | None:
         return result.figures[peer].ratio if peer in result.figures else None
-    where = {None: "", -1: " on several cores"}.get(threads, f" on {threads} core")
-    return Target(f"{factor:g}× as fast as {peer}{where}", ratio, factor, True, _times, threads)
+    return Target(f"{factor:g}× as fast as {peer}", ratio, factor, True, _times, threads)
 
 
 def not_slower(*peers: str) -> Target:
