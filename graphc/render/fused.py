@@ -48,6 +48,7 @@ def fused(program: Program, source: str, title: str, subtitle: str = "", profile
     kernels = read_kernels(source)
     picture = Picture(title, subtitle)
     maker: dict[int, str] = {}
+    over: set[int] = set()  # temporaries that hold another value than the one that they are named after
     for number, buffer in enumerate(program.buffers):
         if buffer.kind in ("input", "param", "state", "const"):
             lines = (Line(buffer.name, "title"), Line(_shape(buffer), "small"), Line(_bytes(buffer), "small"))
@@ -63,7 +64,8 @@ def fused(program: Program, source: str, title: str, subtitle: str = "", profile
             if number in maker and (number not in written or program.buffers[number].kind != "output"):
                 if maker[number].startswith("s") and maker[number] != box.id:  # it goes from step to step
                     buffer = program.buffers[number]
-                    text = Line(f"{buffer.name} {_shape(buffer)}", "plain"), Line(_bytes(buffer), "small")
+                    held = f"{buffer.name}{', written over' if number in over else ''}"
+                    text = Line(f"{held} {_shape(buffer)}", "plain"), Line(_bytes(buffer), "small")
                     name = f"t{number}.{step}"
                     picture.boxes.append(Box(name, "buffer", text))
                     picture.edges.append(Edge(maker[number], name, "line"))
@@ -74,6 +76,7 @@ def fused(program: Program, source: str, title: str, subtitle: str = "", profile
         for number in written:
             if number in maker and program.buffers[number].kind in ("param", "state"):
                 picture.edges.append(Edge(box.id, f"b{number}", "update", (Line("becomes", "small"),)))
+        over |= {n for n in written if n in maker and program.buffers[n].kind == "temp"}
         maker |= dict.fromkeys(written, box.id)
         if outputs:
             shown = [(Line(_output_name(b), "title"), Line(f"{_shape(b)}, {_bytes(b)}", "small")) for b in outputs]
