@@ -132,8 +132,13 @@ class _Unrolled(Columns):
                 for n in self._drawn(b) if r.how == "all" else [self._last(r.source)]:
                     self._rise(b, r, n, id, p)
             elif f"{self.id[r.source]}.w" in self.place:
-                q = self.place[f"{self.id[r.source]}.w"]
-                self._edge(f"{self.id[r.source]}.w", id, "flow", [(q.x, q.high), (q.x, p.low)], self._carries(r))
+                name = f"{self.id[r.source]}.w"
+                q = self.place[name]
+                route = [(q.x, q.high), (q.x, p.low)]
+                if not self._is_free(q.x, q.high + 1, p.low - 1, (name, id)):
+                    far = self._outermost()
+                    route = [(q.right, q.y), (far, q.y), (far, p.y), (p.right, p.y)]
+                self._edge(name, id, "flow", route, self._carries(r))
             elif r.source.kind == "input":
                 beside.append(r.source)
         if beside:
@@ -157,11 +162,23 @@ class _Unrolled(Columns):
         rights = [q.right + 10 + LANE * k for k in range(room if n + 1 < len(self.columns[b]) else 999)]
         sides = (*rights, *lefts) if self.back and n + 1 == len(self.columns[b]) else (*lefts, *rights)
         clear = [v for v in sides if min(abs(v - p.left), abs(v - p.right)) > 10]
-        lane = next((v for v in clear if self._is_free(v, leave, p.low - 1, (name, id))), lefts[0])
+        lane = next((v for v in clear if self._is_free(v, leave, p.low - 1, (name, id))), None)
+        if lane is None:  # a box across all columns is in the way: out to the right below it, and up there
+            bus = self.top - GAP / 2
+            lane = next((v for v in sides if self._is_free(v, leave, bus, (name, id))), lefts[0])
+            side, far = q.left if lane < q.x else q.right, self._outermost()
+            route = [(side, leave), (lane, leave), (lane, bus), (far, bus), (far, p.y), (p.right, p.y)]
+            self._edge(name, id, "flow", route, self._carries(r))
+            return
         side = q.left if lane < q.x else q.right
         inside = p.left + 4 < lane < p.right - 4
         end = [(lane, p.low)] if inside else [(lane, p.y), (p.left if lane < p.x else p.right, p.y)]
         self._edge(name, id, "flow", [(side, leave), (lane, leave), *end], self._carries(r))
+
+    def _outermost(self) -> float:
+        """A lane to the right of everything so far."""
+        lanes = [x for e in self.picture.edges for x, _ in e.route]
+        return max([*(p.right for p in self.place.values()), *lanes]) + LANE
 
     def _is_free(self, x: float, low: float, high: float, ends: tuple[str, str]) -> bool:
         """Is there nothing on a vertical line but its ends?"""

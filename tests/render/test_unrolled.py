@@ -398,3 +398,11 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "--steps, --detail and --backward are for --view unrolled" in capsys.readouterr().err
     assert main([*command, "--view", "unrolled", "--steps", "1"]) == 2
     assert "--steps 1 is too few" in capsys.readouterr().err
+
+
+@needs_dot
+@pytest.mark.parametrize("name, back", [("lstm_lm", False), ("lstm_lm", True), ("gru_lm", True), ("stacked_birnn", False)])
+def test_nothing_overlaps_in_models_that_come_with_graphc(name, back):
+    """Several sums over all steps stand above one another: what a later one reads goes around the others."""
+    compiled = gc.compile(Path(__file__).parents[2] / "models" / f"{name}.py")
+    assert faults(layout(to_dot(unrolled(compiled.graph, Unroll(backward=back))))) == []
