@@ -7,6 +7,9 @@ for sums, and these are added in the order of the parts. So the same number of p
 
 Workers wait for work in a loop for a fraction of a millisecond, then sleep. There is one pool in a process; OpenBLAS
 is told to use one thread. A program that finds the pool taken, by another thread, runs its parts by itself.
+
+The system likes to wake a worker on the very processor of the thread that woke it, and lets the two take turns there
+for many milliseconds while another is idle. A worker that finds itself there takes no part, and moves away.
 """
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ from graphc.errors import RuntimeFault
 VARIABLE = "GRAPHC_NUM_THREADS"
 
 # Words of the table, each on a cache line of its own.
-TICKET, DONE, BUSY, SLEEPING, CODE, SLOTS, WORKERS, PART, SHARE, POST, WAIT, SEMAPHORE = (8 * i for i in range(12))
+TICKET, DONE, BUSY, SLEEPING, CODE, SLOTS, WORKERS, PART, SHARE, POST, WAIT, SEMAPHORE, GETCPU, HOME = (
+    8 * i for i in range(14))
 TABLE_WORDS = 8 * 16
 MOST_PARTS = 1 << 15  # a ticket holds the number of parts and of the next one in 16 bits each
 SPINS = 4000          # looks at the table before a worker sleeps: about a tenth of a millisecond
@@ -61,6 +65,8 @@ def share(code, slots, table):
     else:
         table[{CODE}] = address(code)
         table[{SLOTS}] = address(slots)
+        if table[{GETCPU}] != 0:
+            ccall(table[{GETCPU}], address(at(table, {HOME})), 0, 0)
         atomic_store(table, {DONE}, 0)
         atomic_store(table, {TICKET}, parts << 16)
         if atomic_load(table, {SLEEPING}) != 0:
@@ -80,12 +86,17 @@ def share(code, slots, table):
 
 WORK_TEXT = f'''
 def work(table):
-    """A worker: take parts from the table, for ever."""
+    """A worker: take parts from the table, until it is on the processor of the thread that shares them out."""
     arguments = scratch()
     spins = 0
     while True:
         ticket = atomic_load(table, {TICKET})
         if (ticket & 65535) < (ticket >> 16):
+            if table[{GETCPU}] != 0:
+                arguments[0] = 0
+                ccall(table[{GETCPU}], address(arguments), 0, 0)
+                if arguments[0] == table[{HOME}]:
+                    break
             ticket = atomic_add(table, {TICKET}, 1)
             p = ticket & 65535
             if p < (ticket >> 16):
@@ -152,16 +163,23 @@ class _Pool:
                 self.table[POST] = _address(library.sem_post)
                 self.table[WAIT] = _address(library.sem_wait)
                 self.table[SEMAPHORE] = ctypes.addressof(self._semaphore)
+                if hasattr(library, "getcpu"):
+                    self.table[GETCPU] = _address(library.getcpu)
             work = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(addresses["work"])
-            place = (ctypes.c_int64 * 1)(self.address)
             while self.workers < workers:
-                threading.Thread(target=_serve, args=(work, place), daemon=True, name="graphc worker").start()
+                threading.Thread(target=self._serve, args=(work,), daemon=True, name="graphc worker").start()
                 self.workers += 1
             self.table[WORKERS] = self.workers
 
-
-def _serve(work: Any, place: Any) -> None:
-    work(ctypes.addressof(place))
+    def _serve(self, work: Any) -> None:
+        """What a worker's thread runs: it works, and moves whenever it is in the way."""
+        place = (ctypes.c_int64 * 1)(self.address)
+        while True:
+            work(ctypes.addressof(place))
+            try:
+                os.sched_setaffinity(0, os.sched_getaffinity(os.getpid()) - {self.table[HOME]})
+            except OSError:  # there is no other processor
+                self.table[GETCPU] = 0
 
 
 def _address(function: Any) -> int:

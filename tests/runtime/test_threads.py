@@ -95,6 +95,51 @@ def test_workers_sleep_and_wake():
     assert done.stdout.split() == ["ok"], done.stderr
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="one processor")
+def test_a_worker_moves_out_of_the_way():
+    """Where it is kept to the processor of the thread that runs the model, it leaves for another."""
+    script = """
+        import time
+        from tests.runtime.test_threads import *
+        m, given = gc.compile(net, threads=2), data()
+        m.value_and_grad(**given)
+        (worker,) = (t.native_id for t in threading.enumerate() if t.name == "graphc worker")
+        everywhere = os.sched_getaffinity(0)
+        here = min(everywhere)
+        os.sched_setaffinity(worker, {here})
+
+        def use():
+            os.sched_setaffinity(0, {here})
+            end = time.monotonic() + 20
+            while here in os.sched_getaffinity(worker) and time.monotonic() < end:
+                m.value_and_grad(**given)
+
+        user = threading.Thread(target=use)
+        user.start()
+        user.join()
+        assert os.sched_getaffinity(worker) == everywhere - {here}
+        print("ok")
+    """
+    done = in_fresh_process(script)
+    assert done.stdout.split() == ["ok"], done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processors cannot be chosen here")
+def test_several_threads_on_one_processor():
+    script = """
+        import os
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        from tests.runtime.test_threads import *
+        m = gc.compile(net, threads=2)
+        first = m.value_and_grad(**data())[1]["a/W"].tobytes()
+        for _ in range(50):
+            assert m.value_and_grad(**data())[1]["a/W"].tobytes() == first
+        print("ok")
+    """
+    done = in_fresh_process(script)
+    assert done.stdout.split() == ["ok"], done.stderr
+
+
 def test_a_forked_process_has_its_own_workers():
     script = """
         import os
