@@ -61,9 +61,32 @@ class Binding:
     """A program bound to sizes, to variables and constants, and to the inputs of the current call."""
 
     def __init__(self, bound: Bound, arguments: list[Argument], outputs: list[Results], updated: list[Array]):
-        self.bound, self.arguments, self.outputs = bound, arguments, outputs
-        spans = sorted(_span(array) for array in updated)  # they do not overlap, so that their ends are in order too
+        self.bound, self.arguments, self.outputs, self._updated = bound, arguments, outputs, updated
+        self.own: Mapping[int, Array] = {}  # results that are written where the caller wants them, by buffer number
+        self._given: tuple[tuple[str, Array, tuple[int, ...]], ...] = ()  # the same as `out` had them, with shapes
+        self._guard()
+
+    def _guard(self) -> None:
+        """Note where the call writes."""
+        spans = sorted(_span(array) for array in (*self._updated, *self.own.values()))
+        # they do not overlap, so that their ends are in order too
         self._starts, self._ends = [start for start, _ in spans], [end for _, end in spans]
+
+    def adopt(self, out: Mapping[str, Array], own: Mapping[int, Array]) -> None:
+        """Write results into arrays of the caller's from now on, and hold these; `own` is what `out` has, checked."""
+        self.own, self._given = own, tuple((name, array, array.shape) for name, array in out.items())
+        for number, array in own.items():
+            self.bound.bind(number, array)
+        self._guard()
+
+    def adopted(self, out: Mapping[str, Array] | None) -> bool:
+        """Are these the arrays that were adopted last, and still as they were?"""
+        if type(out) is not dict or len(out) != len(self._given):
+            return False
+        for name, array, shape in self._given:
+            if out.get(name) is not array or array.shape != shape or not array.flags.writeable:
+                return False
+        return True
 
     def take(self, given: Mapping[str, Any]) -> bool:
         """Bind the inputs if each is an array that can be read where it lies, of the very shape, or a number.
@@ -149,7 +172,9 @@ class Call:
             self._bindings.clear()
             self._last = None
         binding = self._last
-        if binding is None or not binding.take(given):
+        if binding is not None and binding.own and not (binding.adopted(out) and binding.take(given)):
+            binding.adopt({}, {})
+        if binding is None or not binding.own and not binding.take(given):
             binding, given = self._take(given)  # and hold what was made of them
         for name, array in self._updated:
             if not array.flags.writeable:
@@ -165,9 +190,12 @@ class Call:
             for results in self._gradients:
                 results.give(bound, gradients)
         else:
-            own = self._checked(out, binding, given)
-            self._give(binding.outputs, bound, own, outputs)
-            self._give(self._gradients, bound, own, gradients)
+            if not binding.own:
+                binding.adopt(out, self._checked(out, binding, given))
+            for results in binding.outputs:
+                results.give(bound, outputs, binding.own)
+            for results in self._gradients:
+                results.give(bound, gradients, binding.own)
         bound.run()
         return outputs, gradients
 
@@ -270,18 +298,6 @@ class Call:
                     raise InputError(f"the size {extent} of {buffer.name!r} is {actual} for {bound_sizes}")
 
     # -- out= --------------------------------------------------------------------------------------------------------
-    @staticmethod
-    def _give(all_results: list[Results], bound: Bound, own: Mapping[int, Array], into: dict[str, Array]) -> None:
-        """Bind results to arrays of the caller's, by buffer number, and to others where he has none."""
-        for results in all_results:
-            if any(r.number not in own for r in results.results):
-                results.give(bound, into)
-            for result in results.results:
-                if result.number in own:
-                    into[result.name] = own[result.number]
-                    bound.bind(result.number, own[result.number])
-                    results.unbind()
-
     def _checked(self, out: Mapping[str, Array], binding: Binding, inputs: Mapping[str, Any]) -> dict[int, Array]:
         """The arrays of `out` by buffer number: of known names, that fit, and that lie apart from all others."""
         if not isinstance(out, Mapping) or not all(isinstance(a, np.ndarray) for a in out.values()):

@@ -8,7 +8,7 @@ caller may do with them as he likes. (A weak reference holds nothing.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from sys import getrefcount
 from typing import Any
@@ -20,6 +20,7 @@ from .memory import side_by_side
 
 Array = np.ndarray[Any, Any]
 
+NONE: Mapping[int, Array] = {}
 MOST_BLOCKS = 3  # that take turns: of a loop that still holds its last results, and those before
 
 
@@ -38,11 +39,18 @@ class Results:
 
     def __init__(self, results: Sequence[Result]):
         self.results = sorted(results, key=lambda r: r.dtype.str)
+        self._numbers = {r.number for r in results}
         self._blocks: list[_Block] = []
         self._given: tuple[Bound | None, _Block | None] = None, None
 
-    def give(self, bound: Bound, into: dict[str, Array]) -> None:
-        """Bind the results to memory that nobody holds, and put arrays over it into a mapping, by name."""
+    def give(self, bound: Bound, into: dict[str, Array], own: Mapping[int, Array] = NONE) -> None:
+        """Bind the results to memory that nobody holds, and put arrays over it into a mapping, by name.
+
+        own: the results, by buffer number, that are bound to arrays of the caller's; these go into the mapping.
+        """
+        if own:
+            self._give_beside(bound, into, own)
+            return
         for block in self._blocks:
             if getrefcount(block.memory) == block.alone:
                 break
@@ -57,14 +65,22 @@ class Results:
         for name, view in block.views:
             into[name] = view()
 
-    def unbind(self) -> None:
-        """The results were bound to something else."""
+    def _give_beside(self, bound: Bound, into: dict[str, Array], own: Mapping[int, Array]) -> None:
+        """The same where the caller has brought memory for some of the results."""
+        if any(r.number not in own for r in self.results):
+            self._given = None, None
+            self.give(bound, into)
+            for number in self._numbers & own.keys():
+                bound.bind(number, own[number])
         self._given = None, None
+        for result in self.results:
+            if result.number in own:
+                into[result.name] = own[result.number]
 
     def release(self) -> None:
         """Let go of all memory; what callers hold is theirs alone."""
         self._blocks.clear()
-        self.unbind()
+        self._given = None, None
 
     def _another(self, bound: Bound) -> _Block:
         if len(self._blocks) == MOST_BLOCKS:

@@ -287,6 +287,40 @@ def test_a_parameter_and_an_output_of_one_name():
     np.testing.assert_array_equal(other, x * 2)
 
 
+def test_the_same_out_again_is_checked_for_what_changed(m):
+    """Arrays that were given as out= before are taken at once, but not where they, or an input, are now others."""
+    (x, i), own = batch(5), {"h": np.empty((5, 4), np.float32), "w": np.empty((3, 4), np.float32)}
+    want, want_gradients = reference(m.params, x, i)
+    for _ in range(2):
+        outputs, gradients = m.value_and_grad(x, i, out=own)
+        assert outputs["h"] is own["h"] and gradients["w"] is own["w"]
+        close(outputs, want)
+        close(gradients, want_gradients)
+    inside = own["h"].reshape(-1)[:15].reshape(5, 3)
+    with pytest.raises(GraphcError, match=r"out\['h'\] shares memory with an input or a parameter"):
+        m.value_and_grad(inside, i, out=own)
+    own["h"].fill(1)
+    outputs, _ = m.value_and_grad(inside, i)  # without out= it is an array like any other
+    close(outputs, reference(m.params, inside, i)[0])
+    m.value_and_grad(x, i, out=own)
+    own["h"].flags.writeable = False
+    with pytest.raises(GraphcError, match=r"out\['h'\] must be a writable, contiguous array"):
+        m.value_and_grad(x, i, out=own)
+    own["h"].flags.writeable = True
+    m.value_and_grad(x, i, out=own)
+    own["h"].shape = (4, 5)
+    with pytest.raises(GraphcError, match=r"out\['h'\] must be a writable, contiguous array of float32 of the shape \(5, 4\)"):
+        m.value_and_grad(x, i, out=own)
+    own["h"].shape = (5, 4)
+    m.value_and_grad(*batch(2))
+    m.value_and_grad(x, i)
+    own["h"].fill(0)
+    outputs, gradients = m.value_and_grad(x, i, out=own)
+    assert outputs["h"] is own["h"]
+    close(outputs, want)
+    close(gradients, want_gradients)
+
+
 def test_out_arrays_that_overlap_are_told_by_name(m):
     wide = np.empty(40, np.float32)
     with pytest.raises(GraphcError, match=r"out\['w'\] and out\['h'\] share memory"):
@@ -304,10 +338,10 @@ def test_out_arrays_that_overlap_are_told_by_name(m):
 def test_any_order_of_keeping_dropping_and_failing(seed):
     """Calls of several sizes and kinds, results kept and dropped at random: all kept ones stay what they were."""
     rng, m = np.random.default_rng(seed), COMPILED.clone()
-    kept = []
+    kept, brought = [], {}
     for _ in range(300):
         x, i = batch(int(rng.choice([1, 2, 5, 9])))
-        action = rng.integers(0, 8)
+        action = rng.integers(0, 10)
         want, want_gradients = reference(m.params, x, i)
         if action == 0:
             with pytest.raises(GraphcError, match="out of range"):
@@ -321,10 +355,13 @@ def test_any_order_of_keeping_dropping_and_failing(seed):
             out = None
             if action == 3:
                 out = {"h": np.empty(want["h"].shape, np.float32), "b": np.empty(4, np.float32)}
+                brought[len(x)] = out
+            elif action > 7:  # the same as the last time, or none
+                out = brought.get(len(x))
             outputs, gradients = m.value_and_grad(x, i, out=out)
             close(outputs, want)
             close(gradients, want_gradients)
-            if action > 4:
+            if 4 < action < 8:
                 pairs = {**outputs, **{f"grad {n}": g for n, g in gradients.items()}}
                 names = rng.choice(list(pairs), rng.integers(1, len(pairs)), replace=False)
                 kept.append({n: (pairs[n][...], pairs[n].copy()) for n in names})

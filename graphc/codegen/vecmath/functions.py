@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 
+from ..host import vector_bytes
 from . import coefficients as c
 from .emit import F32, F64, Value, bits_of, fma, horner, select
 
@@ -65,8 +66,11 @@ def power_of_two(biased: Value) -> Value:
 
 
 def scale(p: Value, twice_biased: Value) -> Value:
-    """p·2^n from n + 2·bias, in two steps, so that over- and underflow round once."""
-    half = twice_biased >> 1
+    """p·2^n from n + 2·bias as `nearest` gives it; over- and underflow round once."""
+    f = p.format
+    if vector_bytes() == 64:
+        return p.ldexp(twice_biased - bits_of(f, f.shift + 2 * f.bias))
+    half = twice_biased >> 1  # in two steps
     return p * power_of_two(half) * power_of_two(twice_biased - half)
 
 
