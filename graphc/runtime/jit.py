@@ -140,7 +140,7 @@ def _module(source: str, name: str, signature: Signature, namespace: Namespace, 
             value.linkage = "internal"
     module.verify()
     machine = _target_machine()
-    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
     options.loop_vectorization = True
     options.slp_vectorization = True
     builder = llvm.create_pass_builder(machine, options)
@@ -257,7 +257,7 @@ VOCABULARY = ("graphc.codegen.primitives", "graphc.codegen.tiles", "graphc.codeg
 """The modules whose words kernels use: each offers `jit_namespace()` and `numpy_namespace()`."""
 
 
-COMPILER = ("graphc.runtime.numba_ir", __name__)
+COMPILER = ("graphc.runtime.numba_ir", "graphc.runtime.numba_range", __name__)
 """The modules that turn a kernel's text into machine code."""
 
 

@@ -24,7 +24,6 @@ from numba.core.target_extension import (
 )
 from numba.core.typed_passes import (
     AnnotateTypes,
-    IRLegalization,
     NativeLowering,
     NoPythonBackend,
     NopythonTypeInference,
@@ -33,6 +32,7 @@ from numba.core.typed_passes import (
 from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
 
 from graphc.codegen.primitives import pointer_to
+from graphc.runtime.numba_range import upward
 
 FAST_MATH = frozenset({"contract"})
 """What every operation of a kernel may do: a*b + c in one rounding. Nothing else is relaxed."""
@@ -50,7 +50,11 @@ class Kernel(CPU):
 
 
 class Typing(typing.Context):
-    """The types of what kernels say: Numba's builtins, without NumPy, lists, sets and dictionaries."""
+    """The types of what kernels say: Numba's builtins but `range`, without NumPy, lists, sets and dictionaries."""
+
+    def resolve_value_type(self, val: Any) -> Any:
+        """The type of what a name stands for."""
+        return super().resolve_value_type(upward if val is range else val)
 
     def load_additional_registries(self) -> None:
         """Nothing beside the builtins."""
@@ -61,7 +65,7 @@ class Target(cpu.CPUContext):
 
     def load_additional_registries(self) -> None:
         """Beside the builtins only what fills their registry as it is imported."""
-        from numba.cpython import builtins, numbers, rangeobj  # noqa: F401
+        from numba.cpython import builtins, numbers  # noqa: F401
 
     def post_lowering(self, mod: Any, library: Any) -> None:
         """Put the fast-math flags on. Numba also links its reference counting; kernels own nothing."""
@@ -97,10 +101,11 @@ jit_registry[target_registry[NAME]] = jit_registry[CPU]
 
 
 class Pipeline(compiler.CompilerBase):
-    """Numba's passes for a function of straight loops: no closures, no `with`, no arrays, nothing to inline."""
+    """Numba's passes for a function of straight loops: no closures, no `with`, no arrays, nothing to inline, and
+    nothing counted whose end would have to be found (which IRLegalization does)."""
 
     PASSES = (TranslateByteCode, FixupArgs, IRProcessing, ReconstructSSA, NopythonTypeInference, PreLowerStripPhis,
-              IRLegalization, AnnotateTypes, NativeLowering, NoPythonBackend)
+              AnnotateTypes, NativeLowering, NoPythonBackend)
 
     def define_pipelines(self) -> list[PassManager]:
         """The one list of passes."""

@@ -45,6 +45,27 @@ def vector_width(ir, element="float"):
     return max((int(n) for n in re.findall(rf"<(\d+) x {element}>", ir)), default=1)
 
 
+@pytest.mark.parametrize("bounds", ["range(n)", "range(m, n)", "range(m, n, 3)", "range(m, n, n)", "range(i32(n))", "range(7)"])
+@pytest.mark.parametrize("m, n", [(0, 10), (3, 10), (-4, 5), (5, 5), (9, 2), (-6, -2), (0, 1)])
+def test_range(bounds, m, n):
+    source = f"def k(y, m, n):\n    a = i64(0)\n    for i in {bounds}:\n        a = a * 31 + i + 100\n    y[0] = a\n"
+    expected = 0
+    for i in eval(bounds, {"i32": int, "m": m, "n": n}) if "n, n" not in bounds or n > 0 else ():
+        expected = expected * 31 + i + 100
+    y = np.array([-1])
+    if n > 0 or "n, n" not in bounds:  # a step of a kernel is 1 or more
+        compiled(source, "k", ("i64*", "i64", "i64"))(y, m, n)
+        assert y[0] == expected
+
+
+def test_a_range_is_a_comparison_and_an_addition():
+    """Neither a division, which counts the turns, nor an error that a step of 0 would be."""
+    text, _ = jit._numba_ir("def k(y, m, n):\n    for i in range(m, n, 64):\n        y[i] = f32(1)\n", "k",
+                            ("f32*", "i64", "i64"), primitives.jit_namespace())
+    body = text[0][text[0].index("define"):]
+    assert "sdiv" not in body and "srem" not in body and len(body.splitlines()) < 90
+
+
 def elementwise(expression, out="f32", inputs=("f32", "f32")):
     names = "xyz"[:len(inputs)]
     arguments = ", ".join(names)

@@ -15,16 +15,16 @@ WIDTH = 64
 
 def _other(gc: Any) -> Any:
     @gc.model
-    def other(x: gc.f32["B", 50], y: gc.f32["B", 7]):
-        h = gc.tanh(gc.nn.linear(x, 30, name="hidden"))
+    def other(word: gc.i64["B"], y: gc.f32["B", 7]):
+        h = gc.tanh(gc.nn.linear(gc.take(gc.param("e", (40, 50)), word), 30, name="hidden"))
         return gc.outputs(loss=gc.nn.mse(gc.nn.linear(h, 7, name="out"), y))
 
     return other
 
 
-#: Another network: what it shares with the first is what every model uses.
-OTHER = Model(Shapes({"hidden/W": (50, 30), "hidden/b": (30,), "out/W": (30, 7), "out/b": (7,)}),
-              lambda rng, rows: {"x": rng.standard_normal((rows, 50), np.float32),
+#: Another network: it shares with the first the kernels that are not of any model (products, the check of indices).
+OTHER = Model(Shapes({"e": (40, 50), "hidden/W": (50, 30), "hidden/b": (30,), "out/W": (30, 7), "out/b": (7,)}),
+              lambda rng, rows: {"word": rng.integers(0, 40, rows),
                                  "y": rng.standard_normal((rows, 7), np.float32)}, _other, rows=16)
 
 
