@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -203,7 +204,7 @@ def test_figures_are_medians_of_ratios_within_a_round():
 def test_the_peak_counts_its_operations():
     one_core, operations = yardsticks.peak_call(1)
     _, twice = yardsticks.peak_call(2)
-    assert twice == 2 * operations and np.isfinite(one_core())
+    assert twice == 2 * operations * yardsticks.TURNS and np.isfinite(one_core())
     call, scale = yardsticks.Peak(operations / 4).prepare(1)
     assert scale == 0.25 and callable(call)
 
@@ -212,7 +213,21 @@ def test_copying_copies_everything_on_every_number_of_threads():
     for threads in (1, 2, 3):
         call, scale = yardsticks.Copy(1001).prepare(threads)
         call()
-        assert scale == 1.0
+        assert scale == (1.0 if threads == 1 else 1 / yardsticks.TURNS)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be chosen here")
+def test_each_thread_of_a_yardstick_has_a_core_of_its_own():
+    cores, where = sorted(os.sched_getaffinity(0)), []
+
+    def note():
+        where.append(tuple(os.sched_getaffinity(0)))
+        time.sleep(0.002)  # so that each thread has its share
+
+    call, turns = yardsticks.side_by_side([note] * len(cores))
+    call()
+    assert len(where) == turns * len(cores)
+    assert set(where) == ({(core,) for core in cores} if len(cores) > 1 else {tuple(cores)})
 
 
 def test_children_choose_their_own_kernels(monkeypatch):

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,23 +14,38 @@ import llvmlite.binding as llvm
 import numpy as np
 
 ITERATIONS = 100_000
+TURNS = 10
+"""How often threads repeat what they do side by side: beside that, waking them is nothing."""
 
 
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)
+    """A thread for each core, which stays there: the system may put two on one core, and leave them there for long."""
+    cores = itertools.cycle(sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [])
+
+    def settle() -> None:
+        core = next(cores, None)
+        if core is not None:
+            os.sched_setaffinity(0, {core})
+
+    return ThreadPoolExecutor(threads, initializer=settle)
 
 
-def side_by_side(calls: list[Callable[[], Any]]) -> Callable[[], Any]:
-    """All calls at once, each in a thread; they must release Python's lock."""
+def side_by_side(calls: list[Callable[[], Any]]) -> tuple[Callable[[], Any], int]:
+    """(all calls at once, each in a thread on a core of its own, how often they are done); they must release Python's
+    lock."""
     if len(calls) == 1:
-        return calls[0]
+        return calls[0], 1
     pool = _pool(len(calls))
 
+    def often(call: Callable[[], Any]) -> None:
+        for _ in range(TURNS):
+            call()
+
     def run() -> None:
-        for future in [pool.submit(call) for call in calls]:
+        for future in [pool.submit(often, call) for call in calls]:
             future.result()
-    return run
+    return run, TURNS
 
 
 @functools.cache
@@ -70,8 +87,8 @@ def _multiply_add() -> tuple[Any, int, Any]:
 def peak_call(threads: int) -> tuple[Callable[[], Any], float]:
     """(a call, its float32 operations)"""
     function, operations, _ = _multiply_add()
-    call = side_by_side([functools.partial(function, ITERATIONS, 0.5, 1.0)] * threads)
-    return call, float(operations) * ITERATIONS * threads
+    call, turns = side_by_side([functools.partial(function, ITERATIONS, 0.5, 1.0)] * threads)
+    return call, float(operations) * ITERATIONS * threads * turns
 
 
 @dataclass(frozen=True)
@@ -96,4 +113,5 @@ class Copy:
     def prepare(self, threads: int) -> tuple[Callable[[], Any], float]:
         source, target = np.ones(self.values, np.float32), np.zeros(self.values, np.float32)
         parts = zip(np.array_split(target, threads), np.array_split(source, threads))
-        return side_by_side([functools.partial(np.copyto, t, s) for t, s in parts]), 1.0
+        call, turns = side_by_side([functools.partial(np.copyto, t, s) for t, s in parts])
+        return call, 1.0 / turns
