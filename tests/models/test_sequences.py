@@ -139,11 +139,46 @@ def test_conllu_is_read(page, tmp_path):
     assert module.read_conllu(str(tmp_path / "a.conllu")) == [[("do", "AUX"), ("n't", "PART"), ("go", "VERB")], [("Yes", "INTJ")]]
     (tmp_path / "b.conllu").write_text(CONLLU * 20)
     data = module.data(train=str(tmp_path / "b.conllu"), test=str(tmp_path / "a.conllu"), batch=8)
-    assert data.vocab["words"].tokens[0] == module.UNKNOWN and set(data.vocab["words"].tokens[1:]) == {"do", "n't", "go", "Yes"}
+    assert data.vocab["words"].tokens[0] == module.UNKNOWN and set(data.vocab["words"].tokens[1:]) == {"do", "n't", "go", "yes"}
     (batch,) = data.test
     assert batch["letters"].shape == (2, 3, 3) and sorted(batch["lengths"]) == [1, 3]
     row = int(np.argmax(batch["lengths"]))
     assert [module.TAGS[t] for t in batch["tags"][row]] == ["AUX", "PART", "VERB"] and batch["counts"][row].tolist() == [2, 3, 2]
+
+
+def test_a_words_case_is_in_its_letters_alone(page, tmp_path):
+    """A word is counted in any case: one that is seen twice, once with a capital, has a number of its own."""
+    rows = [f"1\t{word}\t_\tNOUN\n" for word in ("Go", "GO", "Do", "gO")]
+    (tmp_path / "a.conllu").write_text("\n".join(rows))
+    module = page("pos_tagger")
+    vocab = module.data(train=str(tmp_path / "a.conllu"), held_back=0).vocab
+    assert vocab["words"].tokens == (module.UNKNOWN, "go")
+    given = module.numbers_of(["go", "Go", "do", "unseen"], vocab)
+    assert given["words"].tolist() == [1, 1, 0, 0]
+    spelt = [[vocab["letters"].tokens[n] for n in row[:count]] for row, count in zip(given["letters"], given["counts"])]
+    assert spelt[:3] == [["g", "o"], ["G", "o"], [module.UNKNOWN, "o"]]
+
+
+@pytest.mark.parametrize("held_back, learned", [(0, 21), (0.04, 21), (0.1, 19), (0.5, 11)])
+def test_a_share_of_the_sentences_validates(page, tmp_path, held_back, learned):
+    """The last ones: their words are not in the vocabulary."""
+    words = [f"w{n}" for n in range(21)]
+    (tmp_path / "a.conllu").write_text("\n".join(f"1\t{w}\t_\tX\n2\t{w}\t_\tX\n" for w in words))
+    data = page("pos_tagger").data(train=str(tmp_path / "a.conllu"), held_back=held_back, batch=100)
+    assert set(data.vocab["words"].tokens[1:]) == set(words[:learned]) and data.test is None
+    (train,) = data.train
+    assert len(train["words"]) == learned
+    if learned == 21:
+        assert data.valid is None
+    else:
+        (valid,) = data.valid
+        assert valid["words"].shape == (21 - learned, 2) and not valid["words"].any()
+
+
+@pytest.mark.parametrize("held_back", [-0.1, 1])
+def test_no_other_share_can_be_held_back(page, held_back):
+    with pytest.raises(gc.GraphcError, match=rf"(?s)held_back is {held_back}.*from 0 to below 1"):
+        page("pos_tagger").data(held_back=held_back)
 
 
 # -- brackets ----------------------------------------------------------------------------------------------------------
