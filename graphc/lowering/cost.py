@@ -23,24 +23,26 @@ CHEAP = 3
 """A value is computed again, and not stored, if that costs at most this: about a store, a load, and the space in cache."""
 
 
-def operations(items: list[Statement]) -> Size:
+def operations(items: list[Statement], around: tuple[Loop, ...] = ()) -> Size:
     """Elementary operations (an addition and an exponential count one each), loops multiplied out."""
-    total = size(0)
+    own = sum(_of(item) for item in items if not isinstance(item, (Loop, Note)))
+    total = _times(around) * own if own else size(0)
     for item in items:
         if isinstance(item, Loop):
-            total = total + operations(item.before) + _repeated(item) + operations(item.after)
-        elif not isinstance(item, Note):
-            total = total + _of(item)
+            total = total + operations(item.before, around) + operations(item.after, around)
+            total = total + operations(item.body, (*around, item))
     return total
 
 
-def _repeated(loop: Loop) -> Size:
-    """The operations of all iterations of a loop."""
-    if loop.step == 1:
-        return loop.extent * operations(loop.body)
-    inner = [x for x in loop.body if isinstance(x, Loop) and x.within == loop.variable]  # all blocks are its extent
-    rest = [x for x in loop.body if not any(x is y for y in inner)]
-    return operations(list(inner)) + (loop.extent + loop.step - 1) // loop.step * operations(rest)
+def _times(around: tuple[Loop, ...]) -> Size:
+    """How often what is inside loops runs. A loop within a block runs, over all blocks, through its whole extent."""
+    times, blocks = size(1), {loop.within for loop in around}
+    for loop in around:
+        if loop.step == 1:
+            times = times * loop.extent
+        elif loop.variable not in blocks:
+            times = times * ((loop.extent + loop.step - 1) // loop.step)
+    return times
 
 
 def _of(item: Statement) -> int:

@@ -13,6 +13,7 @@ from .ranges import divided
 from .rows import contracted
 from .schedule import Buffer, Launch, Repeat, Schedule, Step
 from .sums import accurate
+from .tiling import tiled
 
 
 def for_cpu(steps: Schedule) -> Schedule:
@@ -45,7 +46,7 @@ def _launch(step: Launch, buffers: list[Buffer], touched: Counter[int]) -> Launc
     """The launch of a kernel, with the arrays that it shortens."""
     own = [i for i, b in enumerate(step.buffers) if buffers[b].kind == "temp" and touched[b] == 1]
     kernel, rows = contracted(step.kernel, own)
-    kernel, sums = accurate(divided(kernel))
+    kernel, sums = accurate(tiled(divided(kernel)))
     kernel, phases = phased(kernel, rows)
     kernel, tiles = fissioned(kernel)
     lengths = rows | sums | phases | tiles
