@@ -95,6 +95,8 @@ class Binding:
         """
         if len(given) != len(self.arguments):
             return False
+        if not given:
+            return True
         ndarray, places, where = np.ndarray, self.bound.places, self.bound.where
         try:
             for name, dtype, shape, number, cell, numbers in self.arguments:

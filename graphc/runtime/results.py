@@ -51,19 +51,24 @@ class Results:
         if own:
             self._give_beside(bound, into, own)
             return
+        to, block = self._given
+        if to is not bound or block is None or getrefcount(block.memory) != block.alone:
+            block = self._bound_to_free(bound)
+        for name, view in block.views:
+            into[name] = view()
+
+    def _bound_to_free(self, bound: Bound) -> _Block:
+        """A block that nobody holds, with the results bound to it."""
         for block in self._blocks:
             if getrefcount(block.memory) == block.alone:
                 break
         else:
             block = self._another(bound)
-        last_bound, last_block = self._given
-        if block is not last_block or bound is not last_bound:
-            places = bound.places
-            for number, place in block.places:
-                places[number] = place
-            self._given = bound, block
-        for name, view in block.views:
-            into[name] = view()
+        places = bound.places
+        for number, place in block.places:
+            places[number] = place
+        self._given = bound, block
+        return block
 
     def _give_beside(self, bound: Bound, into: dict[str, Array], own: Mapping[int, Array]) -> None:
         """The same where the caller has brought memory for some of the results."""
