@@ -194,6 +194,13 @@ def record(op: str, *operands: Tensor, **attrs: Any) -> Tensor:
     return Tensor(node)
 
 
+def term(name: str, x: Tensor) -> Tensor:
+    """The same value, with the field's name for it: pictures use it where the model's text gives none."""
+    if not x.broken:
+        current().tables.terms.setdefault(x.node, name)
+    return x
+
+
 def fail(error: TraceError, source: SourceLine | None = None) -> Tensor:
     """Collect an error of the model and go on."""
     error.where = error.where or source or caller()

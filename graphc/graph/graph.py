@@ -52,24 +52,31 @@ class Variable:
 
 @dataclass
 class SideTables:
-    """What is known of nodes beside their structure; a node may have several origins."""
+    """What is known of nodes beside their structure; a node may have several origins.
+
+    names: what the model calls them. terms: what the field calls the values that a layer computes (an LSTM's f, i, g, o),
+    for pictures, where the model has no name for them.
+    """
 
     origins: dict[Node, tuple[Origin, ...]] = field(default_factory=dict)
     names: dict[Node, str] = field(default_factory=dict)
+    terms: dict[Node, str] = field(default_factory=dict)
 
     def add_origin(self, node: Node, *origins: Origin) -> None:
         known = self.origins.get(node, ())
         self.origins[node] = known + tuple(o for o in origins if o not in known)
 
     def inherit(self, new: Node, old: Node) -> None:
-        """A rewritten node keeps the origins and the name of the node that it replaces."""
+        """A rewritten node keeps the origins, the name and the term of the node that it replaces."""
         if new is not old:
             self.add_origin(new, *self.origins.get(old, ()))
             if old in self.names:
                 self.names.setdefault(new, self.names[old])
+            if old in self.terms:
+                self.terms.setdefault(new, self.terms[old])
 
     def copy(self) -> SideTables:
-        return SideTables(dict(self.origins), dict(self.names))
+        return SideTables(dict(self.origins), dict(self.names), dict(self.terms))
 
     def source(self, node: Node) -> SourceLine | None:
         """The first model line that made the node."""

@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import TraceError
 from ..frontend.functions import broadcast_to, relu, sigmoid, split, tanh
 from ..frontend.model import param
-from ..frontend.tensor import Tensor, fail, same_size
+from ..frontend.tensor import Tensor, fail, same_size, term
 from ..frontend.trace import scope
 
 State = tuple[Tensor, ...]
@@ -146,7 +146,7 @@ def rnn_kind(
             new = g(a if earlier is None else a + state[-1] @ earlier)
             if kept is not None:
                 new = kept * h + (1 - kept) * new
-            return (new, *state[:-1])
+            return (term("h", new), *state[:-1])
 
         return Cell(carries, step)
 
@@ -168,15 +168,16 @@ def lstm_kind(hidden: int, weights: Weights, peepholes: bool = False, projection
 
         def step(x: Tensor, state: State) -> State:
             h, c = state
-            blocks = split(p.both(x, h), 4, axis=-1)
+            blocks = split(term("a", p.both(x, h)), 4, axis=-1)
             f, i, g, o = (blocks[k] for k in ((1, 0, 2, 3) if weights.torch else (0, 1, 2, 3)))
             if holes is not None:
                 f, i = f + holes[0] * c, i + holes[1] * c
-            c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+            f, i, g = term("f", sigmoid(f)), term("i", sigmoid(i)), term("g", tanh(g))
+            c = term("c", f * c + i * g)
             if holes is not None:
                 o = o + holes[2] * c
-            h = sigmoid(o) * tanh(c)
-            return (h if smaller is None else h @ smaller), c
+            h = term("o", sigmoid(o)) * tanh(c)
+            return term("h", h if smaller is None else h @ smaller), c
 
         return Cell(carries, step)
 
@@ -196,23 +197,24 @@ def gru_kind(hidden: int, weights: Weights, reset: str | None = None, update: st
 
         def before(x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
             """z and the candidate; the state is reset before its product."""
-            a, gates, last = p.input(x), slice(0, 2 * hidden), slice(2 * hidden, None)
+            a, gates, last = term("a", p.input(x)), slice(0, 2 * hidden), slice(2 * hidden, None)
             rz, n = a[:, gates] + h @ p.U[:, gates], a[:, last]
             if p.recurrent_b is not None:
                 rz, n = rz + p.recurrent_b[gates], n + p.recurrent_b[last]
             r, z = split(rz, 2, axis=-1)
-            return sigmoid(z), tanh(n + (sigmoid(r) * h) @ p.U[:, last])
+            return sigmoid(z), tanh(n + (term("r", sigmoid(r)) * h) @ p.U[:, last])
 
         def behind(x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
             """The same, reset after the product, which then is one for all gates."""
             xr, xz, xn = split(p.input(x), 3, axis=-1)
             hr, hz, hn = split(p.recurrent(h), 3, axis=-1)
-            return sigmoid(xz + hz), tanh(xn + sigmoid(xr + hr) * hn)
+            return sigmoid(xz + hz), tanh(xn + term("r", sigmoid(xr + hr)) * hn)
 
         def step(x: Tensor, state: State) -> State:
             (h,) = state
             z, candidate = (behind if after else before)(x, h)
-            return (z * h + (1 - z) * candidate if old else (1 - z) * h + z * candidate,)
+            z, candidate = term("z", z), term("h̃", candidate)
+            return (term("h", z * h + (1 - z) * candidate if old else (1 - z) * h + z * candidate),)
 
         return Cell(carries, step)
 

@@ -13,7 +13,7 @@ from ..ops.scan import Scan
 from .dot import SUBSCRIPT
 from .names import distinct
 from .notation import Printer, size_text, subscript
-from .outline import LEAVES, Outline, base, condition, mean
+from .outline import LEAVES, Outline, base, condition, mean, written
 from .walk import reached
 
 
@@ -71,7 +71,8 @@ class Cell:
         for number, node in enumerate(body.gives):
             inside.setdefault(unmasked(node, None), f"y{subscript(number + 1)}" if len(body.gives) > 1 else "y")
         inside = {n: name for n, name in inside.items() if n.op != "input" and n not in self.held}
-        self.outline = Outline(self.graph, (mean, condition, self._is_inner), {*inside, *self.held})
+        idioms = written(self.graph, inside)
+        self.outline = Outline(self.graph, (mean, condition, self._is_inner), {*inside, *self.held}, idioms)
         self.boxes = [b for b in self.outline.boxes if b.op not in LEAVES and b not in self.held]
         self.boxes = self._ordered(self.boxes)
         self.names = distinct(self.boxes, inside)
@@ -86,13 +87,27 @@ class Cell:
         return {nodes[-1]: name for name, nodes in named.items()}
 
     def _ordered(self, boxes: list[Node]) -> list[Node]:
-        """In the order of the model's lines, as far as each comes after what it reads."""
+        """In the order of the model's lines, as far as each comes after what it reads; of one line as they are needed, the
+        longest chain first."""
+        reads = {b: [v for v, _ in self.outline.reads(b)] for b in boxes}
+        depth: dict[Node, int] = {}
+        for b in boxes:  # operands come before users
+            depth[b] = 1 + max((depth[v] for v in reads[b] if v in depth), default=0)
+        needed: dict[Node, None] = {}
+
+        def need(b: Node) -> None:
+            if b in depth and b not in needed:
+                for v in sorted(reads[b], key=lambda v: -depth.get(v, 0)):
+                    need(v)
+                needed[b] = None
+
+        for b in sorted(boxes, key=lambda b: -depth[b]):
+            need(b)
         lines = {b: s.line if (s := self.graph.tables.source(b)) else 0 for b in boxes}
         ready: list[Node] = []
-        waiting = list(boxes)
-        reads = {b: {v for v, _ in self.outline.reads(b)} for b in boxes}
+        waiting = list(needed)
         while waiting:
-            able = [b for b in waiting if not reads[b] & set(waiting)] or waiting[:1]
+            able = [b for b in waiting if not set(reads[b]) & set(waiting)] or waiting[:1]
             ready.append(min(able, key=lambda b: lines[b]))
             waiting.remove(ready[-1])
         return ready

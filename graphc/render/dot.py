@@ -11,7 +11,16 @@ from textwrap import wrap
 from .picture import Box, Cluster, Edge, Line, Picture, Point
 from .style import BOX, CLUSTER, EDGE, FONT, GREY, INK, TEXT, TextStyle
 
-WIDEST = {"code": 78, "formula": 66, "gradient formula": 84, "title": 40, "head": 60, "scope": 40, "place": 44}
+WIDEST = {
+    "code": 78,
+    "formula": 66,
+    "gradient formula": 84,
+    "arrow": 80,
+    "title": 40,
+    "head": 60,
+    "scope": 40,
+    "place": 44,
+}
 """Characters of a line, by its style, before it is wrapped."""
 NARROW = 34
 HEADING = 96

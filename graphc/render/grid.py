@@ -32,7 +32,8 @@ def columns_of(length: Size, steps: int) -> list[Column]:
 
 
 def rows_of(timeline: Timeline, block: int) -> list[Unit]:
-    """The units of a block from the bottom upwards: each above what it reads, inputs just below what reads them first."""
+    """The units of a block from the bottom upwards: each above what it reads, the longest chain first, so that inputs and
+    masks stand just below what reads them first."""
     units = [u for u in timeline.units if u.block == block]
     reads: dict[Unit, list[Unit]] = defaultdict(list)
     for r in timeline.readings:
@@ -43,15 +44,21 @@ def rows_of(timeline: Timeline, block: int) -> list[Unit]:
     def deep(unit: Unit) -> int:
         if unit not in depth:
             depth[unit] = 0  # a cycle cannot be: values are computed one after another
-            depth[unit] = 1 + max((deep(s) for s in reads[unit] if s.kind != "input"), default=0)
+            depth[unit] = 1 + max((deep(s) for s in reads[unit]), default=0)
         return depth[unit]
 
-    order = sorted((u for u in units if u.kind != "input"), key=lambda u: (deep(u), units.index(u)))
-    result: list[Unit] = []
-    for unit in order:
-        result += [s for s in reads[unit] if s.kind == "input" and s not in result]
-        result.append(unit)
-    return result
+    result: dict[Unit, None] = {}
+
+    def put(unit: Unit) -> None:
+        if unit not in result:
+            for source in sorted(reads[unit], key=lambda u: (-deep(u), units.index(u))):
+                put(source)
+            result[unit] = None
+
+    for unit in sorted((u for u in units if u.kind != "input"), key=lambda u: (deep(u), units.index(u))):
+        if not any(unit in sources for sources in reads.values()):
+            put(unit)
+    return list(result)
 
 
 def wholes_of(timeline: Timeline) -> tuple[list[Unit], list[Unit]]:
@@ -60,16 +67,34 @@ def wholes_of(timeline: Timeline) -> tuple[list[Unit], list[Unit]]:
     sources: dict[Unit, list[Reading]] = defaultdict(list)
     for r in timeline.readings:
         sources[r.reader].append(r)
+    units = _in_order(timeline.units, sources)
     from_steps: set[Unit] = set()
-    for unit in timeline.units:
+    for unit in units:
         if unit.block is None and any(r.how in ("all", "last") or r.source in from_steps for r in sources[unit]):
             from_steps.add(unit)
             above.append(unit)
     needed: set[Unit] = set()
-    for unit in reversed(timeline.units):
+    for unit in reversed(units):
         readers = [r.reader for r in timeline.readings if r.source is unit]
         if unit.block is None and unit not in from_steps and any(r.block is not None or r in needed for r in readers):
             needed.add(unit)
-    before = [u for u in timeline.units if u in needed]
-    beside = [u for u in timeline.units if u.block is None and u not in from_steps and u not in needed]
+    before = [u for u in units if u in needed]
+    beside = [u for u in units if u.block is None and u not in from_steps and u not in needed]
     return above + [u for u in beside if u.kind != "input"], before
+
+
+def _in_order(units: list[Unit], sources: dict[Unit, list[Reading]]) -> list[Unit]:
+    """Each after what it reads: a unit of several values stands where the first of them is computed."""
+    result: dict[Unit, None] = {}
+    begun: set[Unit] = set()
+
+    def put(unit: Unit) -> None:
+        if unit not in begun:
+            begun.add(unit)
+            for r in sources[unit]:
+                put(r.source)
+            result[unit] = None
+
+    for unit in units:
+        put(unit)
+    return list(result)

@@ -1,7 +1,8 @@
 """∂h_t/∂h_{t−1} and the like as products of matrices, from the partial derivatives that the compiler takes.
 
 A Jacobian ∂y[i]/∂x[j] of a step is a sum over the ways from x to y; along a way an elementwise operation is a diagonal
-matrix, a product with a weight is the weight (transposed where y = x W), a slice is some of its rows.
+matrix, a product with a weight is the weight (transposed where y = x W), a slice is some rows of what is sliced, and a
+part of a concatenation some columns of the identity.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 import sympy as sp
 
 from ..graph.node import Node
+from ..graph.size import size
 from ..ops.build import is_elementwise
 from ..ops.contract import split_spec
 from ..ops.elementwise import Elementwise
@@ -24,11 +26,13 @@ from .notation import ATOM, Printer, size_text
 
 @dataclass(frozen=True)
 class Factor:
-    """A matrix. name: of a weight, "" for a diagonal; diagonal: what stands on it, factors; rows: those that are taken."""
+    """A matrix. name: of a weight, "" for a diagonal; diagonal: what stands on it, factors; rows, columns: those that are
+    taken, of the matrix as it stands in the product."""
 
     name: str = ""
     transposed: bool = False
     rows: str = ""
+    columns: str = ""
     diagonal: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -36,7 +40,8 @@ class Factor:
             several = len(self.diagonal) > 1
             inside = " · ".join(_bracketed(d) if several else _bare(d) for d in self.diagonal)
             return f"diag({inside})"
-        part = (f"[:, {self.rows}]" if self.transposed else f"[{self.rows}, :]") if self.rows else ""
+        taken = [self.rows or ":", self.columns or ":"]
+        part = f"[{', '.join(taken[::-1] if self.transposed else taken)}]" if self.rows or self.columns else ""
         return f"{self.name}{part}{'ᵀ' if self.transposed else ''}"
 
 
@@ -100,8 +105,13 @@ class Jacobians:
             return [way]
         if y.op == "slice":
             return [self._sliced(y, way)]
+        if y.op == "concat":
+            return [(self._part(y, k), *way)]
         if y.op == "einsum":
-            return [(self._weight(y, k), *way)]
+            weight = self._weight(y, k)
+            if way and way[0].name == "I" and not way[0].rows:  # some columns of I: those of the weight
+                return [(replace(weight, columns=way[0].columns), *way[1:])]
+            return [(weight, *way)]
         if is_elementwise(y) and operand.shape == y.shape:
             partial = self._partial(y, k)
             return [way] if partial == "1" else [] if partial == "0" else [_joined(Factor(diagonal=(partial,)), way)]
@@ -135,6 +145,16 @@ class Jacobians:
         name = self._operand(y.operands[1 - k], y)
         turned = name.endswith("ᵀ")
         return Factor(name.removesuffix("ᵀ"), (other[0] == summed[0]) != turned)
+
+    @staticmethod
+    def _part(y: Node, k: int) -> Factor:
+        """Of y = [a; b] the matrix ∂y/∂a: some columns of the identity."""
+        if y.attr("axis") != y.type.rank - 1:
+            raise Unknown
+        start = sum((o.shape[-1] for o in y.operands[:k]), size(0))
+        stop = start + y.operands[k].shape[-1]
+        texts = ["" if start == 0 else size_text(start), "" if stop == y.shape[-1] else size_text(stop)]
+        return Factor("I", columns=":".join(texts))
 
     def _sliced(self, y: Node, way: Way) -> Way:
         (x,) = y.operands

@@ -10,8 +10,8 @@ from ..graph.node import Node
 from ..graph.size import Size
 from .cell import Cell, at, step_text
 from .names import distinct
-from .notation import CHOICE, Printer, number_text, shape_text, size_text
-from .outline import base
+from .notation import ATOM, CHOICE, SUM, Printer, number_text, shape_text, size_text
+from .outline import base, shifted_leaf
 from .picture import Line
 from .timeline import Timeline, Unit
 
@@ -29,7 +29,7 @@ class Labels:
         self.names = distinct(boxes, self.known)
         for unit in timeline.units:
             if unit.offset is not None and unit.boxes[0] not in self.known:
-                self.names[unit.boxes[0]] = self.known[base(unit.boxes[0].operands[0])]
+                self.names[unit.boxes[0]] = self.known[source_of_part(unit.boxes[0])]
         first = {u: Cell(graph, u.boxes[0], self.known, ["x"] * len(u.scan.xs), self._given(u)) for u in self.loops}
         shared = Counter(name for cell in first.values() for name in cell.states)
         number: Counter[str] = Counter()
@@ -48,7 +48,7 @@ class Labels:
         if value.op == "item":
             unit = self.timeline.unit_of[value.operands[0]]
             return self.cells[unit].result(value.attr("index"), "t").removesuffix("_{t}")
-        return self._name(value).rsplit("/", 1)[-1]
+        return self._title_of(value).rsplit("/", 1)[-1]
 
     def _given(self, unit: Unit) -> dict[Node, str]:
         """The names of what all steps of a loop share."""
@@ -61,8 +61,13 @@ class Labels:
                     self.whole(source, value.attr("index")) if source in getattr(self, "cells", {}) else "h"
                 )
             else:
-                names[operand] = self._name(value).rsplit("/", 1)[-1]
+                names[operand] = self._title_of(value).rsplit("/", 1)[-1]
         return names
+
+    def _title_of(self, value: Node) -> str:
+        """The name of a value, as the unit that computes it has it."""
+        unit = self.timeline.unit_of.get(value)
+        return self.title_name(unit, value) if unit is not None and unit.kind == "work" else self._name(value)
 
     def _name(self, value: Node) -> str:
         return self.names.get(value) or self.known.get(value) or "x"
@@ -86,7 +91,7 @@ class Labels:
         name = self._name(value)
         source_unit = self.timeline.unit_of.get(value)
         if source_unit is not None and source_unit.kind == "work":
-            name = self._title_name(source_unit, value)
+            name = self.title_name(source_unit, value)
         if source_unit is None or source_unit.block is None:
             return name.rsplit("/", 1)[-1] if value.op == "param" else name
         length = self.timeline.blocks[source_unit.block].length
@@ -104,7 +109,7 @@ class Labels:
             return at(name, step_text(step, unit.offset.constant))
         return at(name, step_text(step))
 
-    def _title_name(self, unit: Unit, box: Node) -> str:
+    def title_name(self, unit: Unit, box: Node) -> str:
         """A value's name; of one without a name, which a scope computes, that of the scope."""
         if box.op == "within":
             return "active"
@@ -117,7 +122,7 @@ class Labels:
             return self.whole(r.source, r.result)
         assert r.source.block is not None
         length = self.timeline.blocks[r.source.block].length
-        return at(self._title_name(r.source, r.value), f"1…{step_text(length)}")
+        return at(self.title_name(r.source, r.value), f"1…{step_text(length)}")
 
     # -- lines ------------------------------------------------------------------------------------------------------
     def title(self, unit: Unit, step: Size | str) -> str:
@@ -128,7 +133,7 @@ class Labels:
         if unit.kind == "output":
             name = self.timeline.names_of_outputs[unit]
             return at(name, step_text(step)) if unit.block is not None else name
-        name = self._title_name(unit, box)
+        name = self.title_name(unit, box)
         return self.named(unit, name, step) if unit.block is not None else name
 
     def lines(self, unit: Unit, step: Size | str = "t") -> list[Line]:
@@ -138,6 +143,9 @@ class Labels:
         text = f"{title} = {formula}" if formula and formula != title else title
         of = self._read_names(unit, step) if not formula and unit.kind == "work" else ""
         lines = [Line(text, "title" if len(text) < 28 else "formula"), Line(self.shape(unit), "small")]
+        if unit.kind == "input" and shifted_leaf(unit.boxes[0]) is not None:
+            first = base(unit.boxes[0].operands[0]).attr("value").array.item()
+            lines.insert(1, Line(f"at first {number_text(first)}", "small"))
         return [lines[0], Line(f"of {of}", "small"), lines[1]] if of else lines
 
     def _read_names(self, unit: Unit, step: Size | str) -> str:
@@ -152,7 +160,8 @@ class Labels:
 
     def _formula(self, unit: Unit, step: Size | str) -> str:
         if unit.kind == "input":
-            return ""
+            shifted = shifted_leaf(unit.boxes[0])
+            return at(self.known[source_of_part(unit.boxes[0])], step_text(step, -1)) if shifted else ""
         box = unit.boxes[-1]
         if unit.kind == "output":
             value = base(box)
@@ -184,6 +193,12 @@ class Labels:
         return self._name(node) if node in self.names or node in self.known else "…"
 
 
+def source_of_part(part: Node) -> Node:
+    """The input that a slice, or a shift, is of."""
+    shifted = shifted_leaf(part)
+    return base(shifted[0] if shifted else part.operands[0])
+
+
 class StepPrinter(Printer):
     """The formula of a unit at one step, where the axis of the steps is not there."""
 
@@ -200,6 +215,28 @@ class StepPrinter(Printer):
                 if _without(operand, times[operand, b]) == _without(value, own):
                     return super().operand(value, box, level)
         return super().operand(operand, box, level)
+
+    def _node(self, node: Node, box: Node) -> tuple[str, int]:
+        """The position of a step, which counts from 0, by its number, which counts from 1."""
+        if node.op == "less" and self._is_position(node.operands[0]):
+            return f"{self.step} ≤ {self.operand(node.operands[1], box, SUM)}", CHOICE
+        if self._is_position(node):
+            return f"{self.step} − 1", SUM
+        timeline = self.labels.timeline
+        if timeline.is_last(node):
+            source = timeline.unit_of[node.operands[0]]
+            assert source.block is not None
+            return self.labels.named(
+                source, self.labels.title_name(source, node.operands[0]), timeline.blocks[source.block].length
+            ), ATOM
+        return super()._node(node, box)
+
+    def _is_position(self, operand: Node) -> bool:
+        """Is it 0, 1, 2, … along the steps?"""
+        node = base(operand)
+        if node.op != "arange" or self.unit.block is None or (node, self.unit.block) not in self.labels.timeline.time:
+            return False
+        return bool(node.attr("start") == 0 and node.attr("step") == 1)
 
     def formula(self, box: Node) -> str:
         """A step counts from 1, `within` from 0 to the last."""

@@ -1,7 +1,8 @@
 """Names of values: the model's own where it gives one, a short one elsewhere.
 
 Inputs, parameters and outputs have names. For what lies between, the model's text is read: where a line says
-`h = gc.relu(…)`, the last value made by that line is called h.
+`h = gc.relu(…)`, the last value made by that line is called h. What a layer computes has the names that its formulas in
+the literature have: f, i, g, o, c, h of an LSTM.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from ..graph.graph import Graph
 from ..graph.node import Node
 from .notation import subscript
-from .outline import LEAVES
+from .outline import LEAVES, base
 
 SEVERAL = ("split", "grad", "hvp", "jvp", "scan")
 """Functions whose result is not one value."""
@@ -58,7 +59,12 @@ def _one_value(value: ast.expr) -> bool:
 
 def names_of(graph: Graph) -> dict[Node, str]:
     """The names that a model gives to the values of its traced graph, as far as they are known."""
-    return _assigned(graph) | given_names(graph)
+    names = graph.tables.terms | _assigned(graph) | given_names(graph)
+    for name, node in graph.outputs.items():
+        value = base(node)  # an output that is a slice without an axis of length 1, say
+        if value is not node and value not in names and value.op not in ("const", "item", "size"):
+            names[value] = name
+    return names
 
 
 def given_names(graph: Graph) -> dict[Node, str]:
@@ -82,6 +88,8 @@ def _assigned(graph: Graph) -> dict[Node, str]:
             values = [node for node, _, _ in run if node.op not in ("const", "size", *LEAVES)]
             if values:
                 names[values[-1]] = statement[1]
+                if (value := base(values[-1])) in values:  # `x[:, -1]` is a slice without an axis of length 1
+                    names[value] = statement[1]
     return names
 
 

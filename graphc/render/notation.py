@@ -13,7 +13,7 @@ from ..graph.node import Node, TensorType
 from ..graph.scalar import Scalar
 from ..graph.size import Size
 from ..ops.contract import split_spec
-from .outline import Outline, base, marks, summed_by_mean
+from .outline import Outline, base, dropout_parts, marks, softmax_parts, summed_by_mean
 
 CHOICE, SUM, PRODUCT, POWER, ATOM = range(5)
 """How tightly an expression holds together; a looser one is put in brackets inside a tighter one."""
@@ -127,6 +127,10 @@ class Printer:
             total = summed_by_mean(node)
             assert total is not None
             return f"mean {self.operand(total.operands[0], box, PRODUCT)}", PRODUCT
+        if (parts := softmax_parts(node)) is not None and all(n in self.outline.inside for n in parts):
+            return f"softmax {self.operand(parts[0].operands[0], box, PRODUCT)}", PRODUCT
+        if (dropout := dropout_parts(node)) is not None and all(n in self.outline.inside for n in dropout[1]):
+            return f"dropout({self.operand(dropout[0], box)})", ATOM
         if node.op == "const":
             value = node.attr("value").array
             return (number_text(value.item()), ATOM if value >= 0 else SUM) if not value.shape else ("constant", ATOM)
@@ -253,12 +257,12 @@ def _slice(node: Node) -> str:
         elif length == 1:
             parts.append(size_text(start))
         elif step.constant is not None and step.constant < 0:
-            parts.append(f"{size_text(start)}::{size_text(step)}".replace("-", "−"))
+            parts.append(f"{size_text(start)}::{size_text(step)}")
         else:
             stop = start + (length - 1) * step + 1
             by = "" if step == 1 else f":{size_text(step)}"
             parts.append(f"{'' if start == 0 else size_text(start)}:{size_text(stop)}{by}")
-    return ", ".join(parts)
+    return ", ".join(parts).replace("-", "−")
 
 
 # -- formulas in index form ------------------------------------------------------------------------------------------

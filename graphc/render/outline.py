@@ -6,7 +6,7 @@ edge; and where a view asks for it, a value with one reader is written into that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..graph.graph import Graph
@@ -57,6 +57,65 @@ def mean(user: Node, operand: Node) -> bool:
     return summed_by_mean(user) is operand
 
 
+def softmax_parts(node: Node) -> tuple[Node, Node] | None:
+    """The exponential and its sum, of which a division makes a softmax; None where the node is none."""
+    if node.op != "div":
+        return None
+    above, below = base(node.operands[0]), base(node.operands[1])
+    if above.op != "exp" or below.op != "sum" or base(below.operands[0]) is not above:
+        return None
+    axes = below.attr("axes")
+    kept = tuple(1 if d in axes else e for d, e in enumerate(above.shape))
+    spread = [m for m in marks(node.operands[1]) if m.op != "broadcast_to"]
+    return (above, below) if node.shape == above.shape and [m.shape for m in spread] == [kept] else None
+
+
+def dropout_parts(node: Node) -> tuple[Node, list[Node]] | None:
+    """What a dropout is of, and the values that decide it; None where the node is none."""
+    if node.op != "where" or base(node.operands[0]).op != "training":
+        return None
+    train, dropped, x = map(base, node.operands)
+    if dropped.op != "where" or base(dropped.operands[2]).op != "mul" or base(dropped.operands[0]).op != "less":
+        return None
+    chosen, scaled = base(dropped.operands[0]), base(dropped.operands[2])
+    if base(chosen.operands[0]).op != "random" or x not in map(base, scaled.operands):
+        return None
+    return x, [train, dropped, chosen, scaled]
+
+
+def shifted_leaf(node: Node) -> tuple[Node, int] | None:
+    """The input that a node is one position later, after a number, with the axis; None where it is none.
+
+    It is what a decoder reads that is told the symbol before: `[start; y[:, :−1]]`.
+    """
+    if node.op != "concat" or len(node.operands) != 2:
+        return None
+    axis, (first, rest) = node.attr("axis"), node.operands
+    if base(first).op != "const" or base(first).shape or first.shape[axis] != 1 or rest.op != "slice":
+        return None
+    (x,) = rest.operands
+    whole = all(rest.shape[d] == x.shape[d] - (1 if d == axis else 0) for d in range(x.type.rank))
+    from_begin = all(s == 0 for s in rest.attr("start")) and all(s == 1 for s in rest.attr("step"))
+    return (x, axis) if base(x).op in LEAVES and whole and from_begin else None
+
+
+def written(graph: Graph, named: Collection[Node] = ()) -> set[Node]:
+    """The values without a name that all of their readers write into their formulas: positions, arrays of numbers,
+    random bits, and the parts of a softmax, a dropout and a shift."""
+    found: set[Node] = set()
+    for node in graph.nodes:
+        if node.op in ("training", "random", "random_bits") or (node.op in ("arange", "const") and node not in named):
+            found.add(node)
+            found |= {o for o in map(base, node.operands) if node.op == "random_bits" and o.op == "state"}
+        parts: Sequence[Node] = softmax_parts(node) or ()
+        if (dropout := dropout_parts(node)) is not None:
+            parts = dropout[1]
+        if shifted_leaf(node) is not None:
+            parts = (node.operands[1],)
+        found |= {n for n in parts if n not in named or n.op == "training"}
+    return found
+
+
 def affine(user: Node, operand: Node) -> bool:
     """x W + b is one operation."""
     return user.op == "add" and operand.op == "einsum" and any(base(o).op == "param" for o in user.operands)
@@ -71,12 +130,14 @@ def condition(user: Node, operand: Node) -> bool:
 class Outline:
     """The boxes of a graph and how they are joined.
 
-    folds: what to write into its reader's formula; kept: values that stay boxes although a fold would take them.
+    folds: what to write into its reader's formula; kept: values that stay boxes although a fold would take them;
+    written: values that all of their readers write into their formulas.
     """
 
     graph: Graph
     folds: tuple[Fold, ...] = ()
     kept: Collection[Node] = ()
+    written: Collection[Node] = ()
     boxes: list[Node] = field(init=False)
     inside: dict[Node, Node] = field(init=False, default_factory=dict)
 
@@ -94,7 +155,9 @@ class Outline:
         roots = {base(r) for r in self.graph.roots}
         for node in reversed(nodes):  # readers before what they read
             users = list(readers.get(node, ()))
-            if len(users) == 1 and node not in roots and node not in self.kept and node not in self.numbers:
+            if node in self.written and users and node not in roots and node not in self.numbers:
+                self.inside[node] = node
+            elif len(users) == 1 and node not in roots and node not in self.kept and node not in self.numbers:
                 (user,) = users
                 if any(fold(user, node) for fold in self.folds):
                     self.inside[node] = self.inside.get(user, user)

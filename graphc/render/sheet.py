@@ -4,7 +4,7 @@ down."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ..graph.graph import Graph
@@ -20,6 +20,7 @@ from .names import names_of
 from .notation import shape_text
 from .outline import LEAVES, base
 from .picture import Box, Edge, Line, Picture, Place, Point
+from .route import Port, Router, Wire, lanes_between
 from .style import BOX, WEIGHTS
 from .through_time import ThroughTime
 from .timeline import Reading, Timeline, Unit
@@ -30,8 +31,6 @@ GAP = 40.0
 """Between a row and the next."""
 ACROSS = 46.0
 """Between a column and the next."""
-LANE = 9.0
-"""Between two lines beside each other."""
 MARGIN = (14.4, 7.2)
 """What a box has beside its text, on both sides together."""
 
@@ -48,7 +47,7 @@ class Unroll:
 
 @dataclass
 class Row:
-    """What all boxes of a row share."""
+    """What all boxes of a unit in the columns share."""
 
     y: float = 0.0
     height: float = 0.0
@@ -77,20 +76,26 @@ class Sheet:
         title = "the gradient back through time" if how.backward else "unrolled in time"
         self.picture = Picture(f"{graph.name}, {title}", signature(graph))
         self.place: dict[str, Place] = {}
-        self.lanes: dict[object, int] = defaultdict(int)
         self.x_of: dict[tuple[int, int], float] = {}  # (block, column) → the middle
-        self.waiting: list[tuple[Reading, list[str], float, float]] = []  # lines to every step of what stands above
+        self.started: dict[Unit, list[str]] = defaultdict(list)  # the first states that are drawn of a unit
+        self.begun: list[tuple[Unit, Reading]] = []  # loops that begin with what is drawn elsewhere
+        self.wires: list[
+            tuple[Wire, Edge, bool]
+        ] = []  # lines whose way is found when all boxes stand, and their arrows
         self.inside = ""  # the frame that boxes are drawn in
         self._measure()
 
     def _collect(self) -> None:
         """A box for all steps of a value together, where another block reads them."""
+        wholes: dict[Node, Unit] = {}
         for r in list(self.timeline.readings):
             if r.how == "all" and r.reader.block is not None:
-                whole = Unit("stack", [r.value], None)
-                self.timeline.units.append(whole)
+                if r.value not in wholes:
+                    whole = wholes[r.value] = Unit("stack", [r.value], None)
+                    self.timeline.units.append(whole)
+                    self.timeline.readings.append(replace(r, reader=whole))
                 self.timeline.readings.remove(r)
-                self.timeline.readings += [replace(r, reader=whole), Reading(whole, r.reader, "once", r.value)]
+                self.timeline.readings.append(Reading(wholes[r.value], r.reader, "once", r.value))
 
     def _colours(self) -> dict[Node, int]:
         """A colour for each parameter that the steps of loops multiply with."""
@@ -154,12 +159,12 @@ class Sheet:
         return self.labels.lines(unit)
 
     def _measure(self) -> None:
-        self.row = [Row() for _ in range(max(map(len, self.rows)))]
+        self.row = {unit: Row() for rows in self.rows for unit in rows}
         self.width: list[float] = []
         self.rolled_width: list[float] = []
         for b in self.blocks:
             width = rolled = 0.0
-            for r, unit in enumerate(self.rows[b]):
+            for unit in self.rows[b]:
                 sizes = [
                     self._size(unit, self._lines(unit, c.step, False)) for c in self.columns[b] if c.step is not None
                 ]
@@ -171,16 +176,18 @@ class Sheet:
                     *(h for _, h in sizes),
                     *(self._start_height(unit) if unit.kind == "loop" else ()),
                 ]
-                self.row[r].height = max(self.row[r].height, *heights)
-                self.row[r].below += any(x.how == "once" for x in self.reads[unit])
+                self.row[unit].height = max(heights)
+                self.row[unit].below = len({x.source for x in self.reads[unit] if x.how == "once"})
             self.width.append(width)
             self.rolled_width.append(rolled)
-        y = 0.0
-        for row in self.row:
-            y += row.below * 14
-            row.y = y + row.height / 2
-            y += row.height + GAP
-        self.top = y
+        self.top = 0.0
+        for rows in self.rows:
+            y = 0.0
+            for row in (self.row[unit] for unit in rows):
+                y += row.below * 14
+                row.y = y + row.height / 2
+                y += row.height + GAP
+            self.top = max(self.top, y)
 
     # -- the first states ------------------------------------------------------------------------------------------------
     def _starts(self, unit: Unit) -> list[tuple[tuple[Line, ...], list[int], Reading | None, str]]:
@@ -246,25 +253,51 @@ class Sheet:
         else:
             self.picture.edges.append(Edge(tail, head, "pale", (), points))
 
-    def _lane(self, key: object) -> int:
-        self.lanes[key] += 1
-        return self.lanes[key] - 1
+    def _wire(
+        self, ends: tuple[str, str], kind: str, net: Hashable, ports: tuple[list[Port], list[Port]], r: Reading
+    ) -> None:
+        """An arrow whose way is found when all boxes stand. net: what arrows that may run together have in common."""
+        back = self._carries(r)
+        wire = Wire((net, kind, back), tuple(ports[0]), tuple(ports[1]))
+        self.wires.append((wire, Edge(*ends, kind), back))
 
-    def _lanes_of(self, b: int) -> int:
-        """How many arrows of a column go around a box."""
-        rows = self.rows[b]
-        return sum(q.how == "step" and rows.index(u) != rows.index(q.source) + 1 for u in rows for q in self.reads[u])
+    def _draw_wires(self, left: float) -> None:
+        """Find the ways of all arrows that wait, right of an x."""
+        if not self.wires:
+            return
+        places = [b.place for b in self.picture.boxes if b.place is not None and b.place.right > left]
+        lines = [(e.route, e.tail) for e in self.picture.edges]
+        router = Router(places, lines, [w for w, _, _ in self.wires], left)
+        for (_, edge, back), way in zip(self.wires, router.ways(), strict=True):
+            # dashes that lie on dashes make a line: only what is not drawn yet is; an arrow back needs its head
+            route = way.route[way.joins :] if way.joins and not back else way.route
+            self._edge(edge.tail, edge.head, edge.kind, route, back)
+
+    @staticmethod
+    def _sides(p: Place) -> list[Port]:
+        return [Port((p.right, p.y), (1, 0)), Port((p.left, p.y), (-1, 0))]
+
+    @staticmethod
+    def _below(p: Place, x: float) -> list[Port]:
+        """Where an arrow from a box at an x may enter one above it: straight, in the middle, elsewhere below."""
+        room = p.width / 2 - 14
+        elsewhere = lanes_between(p.x - room, p.x + room)
+        found = {v: Port((v, p.low), (0, -1), 14.0) for v in elsewhere} | {p.x: Port((p.x, p.low), (0, -1), 6.0)}
+        if abs(x - p.x) < room:
+            found[x] = Port((x, p.low), (0, -1))
+        return list(found.values())
 
     def _offsets(self, unit: Unit) -> list[float]:
         n = len(self.labels.cells[unit].states)
         return [((n - 1) / 2 - k) * PITCH for k in range(n)]
 
     def _last(self, unit: Unit) -> int:
-        """The column after which a loop is done."""
+        """The column after which a loop is done; of what is no loop the last."""
         assert unit.block is not None
-        return 0 if unit.scan.reverse else len(self.columns[unit.block]) - 1
+        return 0 if unit.kind == "loop" and unit.scan.reverse else len(self.columns[unit.block]) - 1
 
     def _drawn(self, b: int) -> list[int]:
+        """The columns of a block that are steps."""
         return [n for n, c in enumerate(self.columns[b]) if c.step is not None]
 
 

@@ -10,7 +10,7 @@ INK = "#1A1A1A"
 GREY = "#595959"
 BLUE, SKY, GREEN, ORANGE = "#0072B2", "#56B4E9", "#009E73", "#E69F00"
 VERMILLION, PURPLE = "#C04F00", "#CC79A7"  # the vermillion a little darker than the palette's, to be read as text
-WEIGHTS = (BLUE, VERMILLION, "#007A59", "#9C4A78", "#8A6100", "#1F7FB5")
+WEIGHTS = (BLUE, VERMILLION, "#007A59", "#9C4A78", "#8A6100", "#1F7FB5", "#5E3C99", "#A50F15")
 """For weights and the arrows that they act on: the palette's colours, dark enough for text."""
 
 
@@ -79,6 +79,7 @@ TEXT = {
     "small": TextStyle(colour=GREY, points=10),
     "value": TextStyle(colour=BLUE, points=11),
     "gradient": TextStyle(colour=VERMILLION, points=11),
+    "arrow": TextStyle(colour=VERMILLION, points=11),
     "mark": TextStyle(colour=GREY, points=10),
     "local": TextStyle(colour=GREY, points=10),
     "code": TextStyle(points=10, left=True),

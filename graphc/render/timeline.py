@@ -7,6 +7,7 @@ a block of columns; one that needs the last state, or all steps, of another has 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -14,14 +15,15 @@ from ..graph.body import Body
 from ..graph.formula import Affine
 from ..graph.graph import Graph
 from ..graph.node import Node
-from ..graph.size import Size, product
+from ..graph.size import Size, product, size
 from ..ops.build import is_elementwise
 from ..ops.scan import Scan
 from ..ops.table import row_of
-from .outline import MARKS, Outline, affine, base, condition, mean
+from .outline import LEAVES, MARKS, Outline, affine, base, condition, mean, shifted_leaf, softmax_parts, written
 from .repeats import Path, scope_of
 
-LEAVES = ("input", "param", "state")
+FOLDED = ("argmax", "concat", "max", "min", "slice", "sum", "take")
+"""Operations that are written into a formula where their value has no name, as short arithmetic is."""
 
 
 @dataclass(eq=False)
@@ -46,7 +48,7 @@ class Unit:
 @dataclass(frozen=True)
 class Reading:
     """That a unit reads another. how: "step" (each column the same column's), "all" (every column), "last" (the state
-    after the last step), "once" (what there is one of), "init" (a loop's first state; `carry` says which).
+    after the last step, or the last column), "once" (what there is one of), "init" (a loop's first state; `carry` says which).
 
     result: of a loop that is read, the number of its result.
     """
@@ -88,7 +90,11 @@ class Timeline:
         self.loops: dict[Node, frozenset[Node]] = {}  # the loops that a value is computed by
         self._follow()
         self._mark_sources()
-        self.outline = Outline(self.graph, (mean, affine, condition, self._is_inner), self.named)
+        self._products = self._only_products()
+        folds = (mean, affine, condition, self._is_inner)
+        self.outline = Outline(
+            self.graph, folds, self.named, written(self.graph, self.named) - self._softmaxes_of_steps()
+        )
         self._make_units()
         self._join()
 
@@ -105,10 +111,11 @@ class Timeline:
                 if node.attr("index") >= len(loop.attr("body").carries):
                     self.time[node, self.block_of[loop]] = 0
             else:
-                for block in range(len(self.blocks)):
-                    axis = self._axis(node, block)
-                    if axis is not None:
-                        self.time[node, block] = axis
+                # a value with steps of two loops, as the weights of an attention are, stands at those of the later
+                found = [(b, a) for b in range(len(self.blocks)) if (a := self._axis(node, b)) is not None]
+                if found:
+                    block, axis = max(found, key=lambda f: (self.blocks[f[0]].level, f[0]))
+                    self.time[node, block] = axis
 
     def _level(self, node: Node) -> int:
         """The first level of a block in which all of a value is known."""
@@ -160,16 +167,44 @@ class Timeline:
     # -- units ------------------------------------------------------------------------------------------------------
     def _is_inner(self, user: Node, operand: Node) -> bool:
         """Short arithmetic without a name is written into its reader's formula."""
-        same = all(((user, b) in self.time) == ((operand, b) in self.time) for b in range(len(self.blocks)))
-        inner = is_elementwise(operand) and ((is_elementwise(user) and same) or user.op == "within")
+        if operand.op == "concat" and user.op == "einsum" and user in self._products:
+            return self._same_steps(user, operand)
+        if is_elementwise(operand):
+            summed = is_elementwise(user) or user.op == "sum"
+            inner = (summed and self._same_steps(user, operand)) or user.op == "within"
+        else:
+            inner = operand.op in FOLDED and is_elementwise(user) and self._same_steps(user, operand)
         return inner and scope_of(self.graph, user) == scope_of(self.graph, operand)
+
+    def _same_steps(self, a: Node, b: Node) -> bool:
+        return all(((a, k) in self.time) == ((b, k) in self.time) for k in range(len(self.blocks)))
+
+    def _softmaxes_of_steps(self) -> set[Node]:
+        """The parts of softmaxes over all steps, whose sum is no value of one step."""
+        pairs = (parts for n in self.graph.nodes if (parts := softmax_parts(n)) is not None)
+        return {
+            node
+            for exp, total in pairs
+            for b in range(len(self.blocks))
+            if self.time.get((exp, b)) in total.attr("axes")
+            for node in (exp, total)
+        }
+
+    def _only_products(self) -> set[Node]:
+        """The products of scopes that are x W + b and nothing else."""
+        scopes: dict[Path, set[str]] = defaultdict(set)
+        for node in self.graph.nodes:
+            if node.op not in (*LEAVES, *MARKS, "const", "size"):
+                scopes[scope_of(self.graph, node)].add(node.op)
+        products = (n for n in self.graph.nodes if n.op == "einsum")
+        return {n for n in products if scopes[scope_of(self.graph, n)] <= {"einsum", "add"}}
 
     def _block_of_value(self, node: Node) -> int | None:
         return next((b for b in range(len(self.blocks)) if (node, b) in self.time), None)
 
     def _make_units(self) -> None:
         self.unit_of: dict[Node, Unit] = {}
-        groups: dict[object, Unit] = {}
+        groups: dict[object, list[Unit]] = defaultdict(list)
         for box in self.outline.boxes:
             if box.op == "item":
                 continue
@@ -183,13 +218,27 @@ class Timeline:
             else:
                 # a scope is one box; what lies before and after a loop in it are two
                 key = (scope[0], block, self.loops[box], self._depth(box)) if scope else box
-                if key in groups:
-                    groups[key].boxes.append(box)
-                    self.unit_of[box] = groups[key]
+                if self._joined(box, groups[key]):
                     continue
-                unit = groups[key] = Unit("work", [box], block, scope[:1])
+                unit = Unit("work", [box], block, scope[:1])
+                groups[key].append(unit)
             self.unit_of[box] = unit
             self.units.append(unit)
+
+    def _joined(self, box: Node, units: list[Unit]) -> bool:
+        """Put a box into the one of some units that it reads, with all others that it reads; False if it reads none: a
+        scope may be entered again for something else."""
+        read = {v for v, _ in self.outline.reads(box)}
+        found = [u for u in units if read & set(u.boxes)]
+        for unit in found[1:]:
+            found[0].boxes += unit.boxes
+            self.unit_of |= dict.fromkeys(unit.boxes, found[0])
+            units.remove(unit)
+            self.units.remove(unit)
+        if found:
+            found[0].boxes.append(box)
+            self.unit_of[box] = found[0]
+        return bool(found)
 
     def _depth(self, box: Node) -> int:
         """How often the way to a value leaves its scope and comes back: boxes of one unit must not lie around another."""
@@ -213,6 +262,8 @@ class Timeline:
 
     def _part_of(self, box: Node, block: int | None) -> Size | None:
         """How many steps later a slice of something begins, where its steps are those of a block; None if it is none."""
+        if block is not None and (shifted := shifted_leaf(box)) is not None and shifted[1] == self.time[box, block]:
+            return size(-1)
         if block is None or box.op != "slice" or base(box.operands[0]).op not in LEAVES:
             return None
         axis = self.time[box, block]
@@ -288,9 +339,30 @@ class Timeline:
             how = "init"
         elif not timed:
             how = "once"
+        elif unit.block == source.block and (element or unit.kind == "work"):
+            how = "step"
         else:
-            how = "step" if unit.block == source.block and (element or unit.kind == "work") else "all"
+            how = "last" if self._reads_last(unit, value) else "all"
         self._add(Reading(source, unit, how, value, carry))
+
+    def is_last(self, node: Node) -> bool:
+        """Is it the last step of a value that is there at every step?"""
+        value = base(node.operands[0]) if node.op == "slice" else node
+        block = self._block_of_value(value)
+        if node.op != "slice" or block is None or value is not node.operands[0]:
+            return False
+        axis = self.time[value, block]
+        whole = all(e == value.shape[d] for d, e in enumerate(node.shape) if d != axis)
+        return whole and node.shape[axis] == 1 and node.attr("start")[axis] == value.shape[axis] - 1
+
+    def _reads_last(self, unit: Unit, value: Node) -> bool:
+        """Does a unit read nothing but the last step of a value?"""
+        waiting, readers = list(unit.boxes), set[Node]()
+        while waiting:
+            node = waiting.pop()
+            readers |= {node} if value in map(base, node.operands) else set()
+            waiting += [o for o in map(base, node.operands) if o in self.outline.inside]
+        return bool(readers) and all(self.is_last(n) for n in readers)
 
     def _in_step(self, unit: Unit, operand: Node) -> bool:
         return unit.kind in ("work", "output") and unit.block is not None

@@ -9,13 +9,14 @@ from __future__ import annotations
 from ..errors import InputError
 from ..graph.graph import Graph
 from ..graph.node import Node
-from .columns import Columns
+from .beside import Beside
 from .metrics import extent_of
 from .notation import shape_text
 from .outline import base
 from .picture import Cluster, Line, Picture, Place
-from .sheet import ACROSS, GAP, LANE, MARGIN, Unroll
-from .timeline import Reading, Unit
+from .route import Port
+from .sheet import GAP, MARGIN, Unroll
+from .timeline import Unit
 
 FEWEST = 2
 DETAILS = (0, 1, 2)
@@ -34,7 +35,7 @@ def unrolled(graph: Graph, how: Unroll) -> Picture:
     return _Unrolled(graph, how).whole()
 
 
-class _Unrolled(Columns):
+class _Unrolled(Beside):
     """The whole: columns, what stands above them, frames, and what is said on the left."""
 
     def whole(self) -> Picture:
@@ -50,6 +51,8 @@ class _Unrolled(Columns):
         for b in self.blocks:
             x = self._block(b, x) + (30 if b + 1 < len(self.blocks) else 0)
         self._whole_units()
+        self._join_before()
+        self._draw_wires(first + 4)
         high = max(p.high for p in self.place.values())
         inside = [b.place for b in self.picture.boxes if b.cluster == "unrolled" and b.place is not None]
         lanes = [x for e in self.picture.edges for x, _ in e.route]
@@ -80,34 +83,30 @@ class _Unrolled(Columns):
 
     # -- what there is one of --------------------------------------------------------------------------------------------
     def _whole_units(self) -> None:
-        """The units above the columns, each as wide as the columns that it reads."""
+        """The units above the columns, the first over some columns as wide as they are."""
+        spanned: set[tuple[float, float]] = set()
         for unit in self.above:
             lines = self._whole_lines(unit)
             width, height = self._size(unit, lines)
             xs = self._arrivals(unit)
-            low, high = min(xs, default=0.0), max(xs, default=0.0)
-            width = max(width, high - low + 48 if high > low else 0.0)
+            low, high = min(xs, default=self._default_x), max(xs, default=self._default_x)
+            if high > low and (low, high) not in spanned:
+                width = max(width, high - low + 48)
+                spanned.add((low, high))
             id, x = f"{self.id[unit]}.w", (low + high) / 2
-            below = [p.high for p in self.place.values() if p.left < x + width / 2 + 8 and x - width / 2 - 8 < p.right]
+            left, right = x - width / 2 - 8, x + width / 2 + 8
+            if beside := self._inputs_beside(unit):
+                right += 30 + self._size(beside[0], self._lines_beside(beside))[0]
+            below = [p.high for p in self.place.values() if p.left < right and left < p.right]
             y = max(below, default=0.0) + GAP
             self._box(id, self._box_kind(unit), lines, x, y + height / 2, (width, height), self.labels.title(unit, "t"))
             self._into(unit, id)
-        for r, boxes, bus, side in self.waiting:
-            source = self.place[f"{self.id[r.source]}.w"]
-            last = self.place[boxes[-1]]
-            tick = last.x - last.width / 4
-            id = f"{self.id[r.source]}.w"
-            self._edge(
-                id,
-                boxes[-1],
-                "given",
-                [(source.right, source.y), (side, source.y), (side, bus), (tick, bus), (tick, last.low)],
-                self._carries(r),
-            )
-            for box in boxes[:-1]:
-                p = self.place[box]
-                at_x = p.x - p.width / 4
-                self._edge(id, box, "given", [(at_x, bus), (at_x, p.low)], self._carries(r))
+
+    @property
+    def _default_x(self) -> float:
+        """Where something stands that no column gives to: over the last one."""
+        b = self.blocks[-1]
+        return self.x_of[b, len(self.columns[b]) - 1]
 
     def _arrivals(self, unit: Unit) -> list[float]:
         """Where the arrows into a unit above the columns come from."""
@@ -118,78 +117,50 @@ class _Unrolled(Columns):
                 xs += [self.x_of[b, n] for n in self._drawn(b)]
             elif b is not None and r.how == "last":
                 xs.append(self.x_of[b, self._last(r.source)])
-            elif f"{self.id[r.source]}.w" in self.place:
+            elif r.source in self.above and f"{self.id[r.source]}.w" in self.place:
                 xs.append(self.place[f"{self.id[r.source]}.w"].x)
         return xs
 
     def _into(self, unit: Unit, id: str) -> None:
         """The arrows into a unit above the columns."""
         p = self.place[id]
-        beside: list[Unit] = []
         for r in self.reads[unit]:
-            b = r.source.block
+            b, name = r.source.block, f"{self.id[r.source]}.w"
             if b is not None:
                 for n in self._drawn(b) if r.how == "all" else [self._last(r.source)]:
-                    self._rise(b, r, n, id, p)
-            elif f"{self.id[r.source]}.w" in self.place:
-                name = f"{self.id[r.source]}.w"
+                    box = f"{self.id[r.source]}.{n}"
+                    ends = [*self._below(p, self.place[box].x), *self._sides(p)]
+                    self._wire((box, id), "flow", (self.id[r.source], id), (self._exits(r.source, box), ends), r)
+            elif name in self.place:
                 q = self.place[name]
-                route = [(q.x, q.high), (q.x, p.low)]
-                if not self._is_free(q.x, q.high + 1, p.low - 1, (name, id)):
-                    far = self._outermost()
-                    route = [(q.right, q.y), (far, q.y), (far, p.y), (p.right, p.y)]
-                self._edge(name, id, "flow", route, self._carries(r))
-            elif r.source.kind == "input":
-                beside.append(r.source)
-        if beside:
-            lines = [line for u in beside for line in self.labels.lines(u)]
+                starts = [Port((q.x, q.high), (0, 1)), *self._sides(q)]
+                ends = [*self._below(p, q.x), *self._sides(p)]
+                self._wire((name, id), "flow", name, (starts, ends), r)
+        if beside := self._inputs_beside(unit):
+            lines = self._lines_beside(beside)
             size = self._size(beside[0], lines)
             name = f"{id}.in"
             self._box(name, "input", lines, p.right + 30 + size[0] / 2, p.y, size)
             self._edge(name, id, "flow", [(p.right + 30, p.y), (p.right, p.y)])
 
-    def _rise(self, b: int, r: Reading, n: int, id: str, p: Place) -> None:
-        """The arrow from a box of a column up to a unit above all columns, around what lies between."""
-        name = f"{self.id[r.source]}.{n}"
-        q = self.place[name]
-        x = q.x
-        if self._is_free(x, q.high + 1, p.low - 1, (name, id)):
-            self._edge(name, id, "flow", [(x, q.high), (x, p.low)], self._carries(r))
-            return
-        leave = q.y if r.source.kind != "loop" else q.high - 7
-        room = int((ACROSS - 16) / LANE)
-        lefts = [q.left - 10 - LANE * k for k in range(room)]
-        rights = [q.right + 10 + LANE * k for k in range(room if n + 1 < len(self.columns[b]) else 999)]
-        sides = (*rights, *lefts) if self.back and n + 1 == len(self.columns[b]) else (*lefts, *rights)
-        clear = [v for v in sides if min(abs(v - p.left), abs(v - p.right)) > 10]
-        lane = next((v for v in clear if self._is_free(v, leave, p.low - 1, (name, id))), None)
-        if lane is None:  # a box across all columns is in the way: out to the right below it, and up there
-            bus = self.top - GAP / 2
-            lane = next((v for v in sides if self._is_free(v, leave, bus, (name, id))), lefts[0])
-            side, far = q.left if lane < q.x else q.right, self._outermost()
-            route = [(side, leave), (lane, leave), (lane, bus), (far, bus), (far, p.y), (p.right, p.y)]
-            self._edge(name, id, "flow", route, self._carries(r))
-            return
-        side = q.left if lane < q.x else q.right
-        inside = p.left + 4 < lane < p.right - 4
-        end = [(lane, p.low)] if inside else [(lane, p.y), (p.left if lane < p.x else p.right, p.y)]
-        self._edge(name, id, "flow", [(side, leave), (lane, leave), *end], self._carries(r))
+    def _inputs_beside(self, unit: Unit) -> list[Unit]:
+        """The inputs that are drawn beside a unit above the columns: those that no step reads."""
+        return [
+            r.source
+            for r in self.reads[unit]
+            if r.source.kind == "input" and r.source.block is None and f"{self.id[r.source]}.w" not in self.place
+        ]
 
-    def _outermost(self) -> float:
-        """A lane to the right of everything so far."""
-        lanes = [x for e in self.picture.edges for x, _ in e.route]
-        return max([*(p.right for p in self.place.values()), *lanes]) + LANE
+    def _lines_beside(self, inputs: list[Unit]) -> list[Line]:
+        return [line for u in inputs for line in self.labels.lines(u)]
 
-    def _is_free(self, x: float, low: float, high: float, ends: tuple[str, str]) -> bool:
-        """Is there nothing on a vertical line but its ends?"""
-        boxes = (p for i, p in self.place.items() if i not in ends)
-        if any(p.left - 4 < x < p.right + 4 and p.low < high and low < p.high for p in boxes):
-            return False
-        lines = (ab for e in self.picture.edges for ab in zip(e.route, e.route[1:], strict=False))
-        return not any(
-            a[0] == b[0] and abs(a[0] - x) < LANE - 1 and min(a[1], b[1]) < high and low < max(a[1], b[1])
-            for a, b in lines
-        )
+    def _exits(self, unit: Unit, box: str) -> list[Port]:
+        """Where an arrow up to a unit above the columns leaves a box of a column."""
+        p = self.place[box]
+        top = Port((p.x, p.high), (0, 1))
+        if unit.kind != "loop":
+            return [top, *self._sides(p)]
+        return [top, Port((p.right, p.high - 7), (1, 0)), Port((p.left, p.high - 7), (-1, 0))]
 
     # -- what is said beside it ------------------------------------------------------------------------------------------
     def _weights(self, left: float) -> None:

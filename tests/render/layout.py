@@ -13,7 +13,7 @@ from typing import Any
 
 import graphviz
 
-WIDE, NARROW = set("mwMW@%—…→←"), set("iljtfrI.,:;'|!()[] -·₀₁₂₃₄₅₆₇₈₉⁰¹²³ᵀ")
+WIDE, NARROW = set("mwMW@%—…→←"), set("iljtfrI.,:;'|!()[] -·₀₁₂₃₄₅₆₇₈₉⁰¹²³⁴⁵⁶⁷⁸⁹⁽⁾′ᵀ")
 
 
 @dataclass(frozen=True)

@@ -151,3 +151,38 @@ def shifted(text: gc.i64["B", "L"]):
     last, h = rnn_layer("rnn", gc.take(E, before), 5)
     logits = gc.nn.linear(h, 9, name="out")
     return gc.outputs(last=last, loss=gc.nn.cross_entropy(logits, after))
+
+
+@gc.model
+def joined(x: gc.f32["B", "T", 5]):
+    """One weight for what a step takes and what it has, put beside each other."""
+    W = gc.param("W", (8, 3))
+
+    def step(h_old, x_t):
+        h = gc.tanh(gc.concat([x_t, h_old], axis=-1) @ W)
+        return h, h
+
+    h, _ = gc.scan(step, init=gc.zeros((gc.dim("B"), 3)), xs=x, axis=1)
+    return gc.outputs(h=h, loss=gc.mean(h * h))
+
+
+@gc.model
+def told_before(y: gc.i64["B", "T"], n: gc.i64["B"]):
+    """A decoder that is told the symbol before, with dropout; its loss counts what is inside the sequence."""
+    before = gc.concat([gc.full((gc.dim("B"), 1), 7, gc.i64), y[:, :-1]], axis=1)
+    e = gc.dropout(gc.take(gc.param("E", (9, 4)), before), 0.25)
+    hs, last = gc.nn.lstm(e, 5)
+    logits = gc.nn.linear(gc.concat([e, hs], axis=-1), 9, name="out")
+    inside = gc.arange(y.shape[1]) < gc.expand_dims(n, 1)
+    right = gc.where(inside, gc.equal(gc.argmax(logits, axis=-1), y), False)
+    e_last = e[:, -1]
+    mse = [gc.nn.mse(v, last[0][:, :4]) for v in (e_last, 2 * e_last)]
+    p = gc.softmax(logits, axis=-1)
+    return gc.outputs(
+        p=p,
+        over_time=gc.softmax(hs, axis=1),
+        right=gc.sum(right),
+        loss=gc.sum(gc.where(inside, gc.nn.cross_entropy(logits, y, reduction="none"), 0.0)) / gc.sum(n),
+        one=mse[0],
+        two=mse[1],
+    )

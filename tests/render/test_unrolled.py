@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +27,11 @@ from graphc.render.timeline import Timeline, along
 from graphc.render.unrolled import Unroll, unrolled
 from graphc.render.views import VIEWS, picture
 from tests.render import loops, models
+from tests.render.drawings import box, needs_dot, texts
 from tests.render.layout import faults, layout
 
-needs_dot = pytest.mark.skipif(not shutil.which("dot"), reason="Graphviz's program dot is not installed")
-NAMES = ["rnn", "lstm_lm", "stacked", "tagger", "seq2seq", "attentive", "ragged", "words_in_sentences", "powers", "shifted"]
+NAMES = ["rnn", "lstm_lm", "stacked", "tagger", "seq2seq", "attentive", "ragged", "words_in_sentences", "powers", "shifted",
+         "joined", "told_before"]
 WAYS = [Unroll(), Unroll(2, 0), Unroll(5, 2), Unroll(backward=True), Unroll(4, 2, True)]
 
 
@@ -46,15 +46,6 @@ def graph():
         return made[name]
 
     return get
-
-
-def texts(drawing, kind=None):
-    return [line.text for box in drawing.boxes if kind in (None, box.kind) for line in box.lines]
-
-
-def box(drawing, text, kind=None):
-    """The boxes with a text among their lines."""
-    return [b for b in drawing.boxes if any(line.text == text for line in b.lines) and kind in (None, b.kind)]
 
 
 def steps_of(drawing, way="unrolled"):
@@ -272,7 +263,7 @@ def number(text, values):
     return total
 
 
-@pytest.mark.parametrize("name", ["rnn", "lstm_lm", "powers", "ragged"])
+@pytest.mark.parametrize("name", ["rnn", "lstm_lm", "powers", "ragged", "joined"])
 def test_jacobians_equal_differences(graph, name):
     g = graph(name)
     (loop,) = [n for n in g.nodes if n.op == "scan"]
@@ -398,11 +389,3 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "--steps, --detail and --backward are for --view unrolled" in capsys.readouterr().err
     assert main([*command, "--view", "unrolled", "--steps", "1"]) == 2
     assert "--steps 1 is too few" in capsys.readouterr().err
-
-
-@needs_dot
-@pytest.mark.parametrize("name, back", [("lstm_lm", False), ("lstm_lm", True), ("gru_lm", True), ("stacked_birnn", False)])
-def test_nothing_overlaps_in_models_that_come_with_graphc(name, back):
-    """Several sums over all steps stand above one another: what a later one reads goes around the others."""
-    compiled = gc.compile(Path(__file__).parents[2] / "models" / f"{name}.py")
-    assert faults(layout(to_dot(unrolled(compiled.graph, Unroll(backward=back))))) == []
