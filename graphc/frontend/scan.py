@@ -167,10 +167,14 @@ class _Loop:
         how = "a carry keeps its shape and element type"
         if old.dtype is not new.dtype or old.type.rank != new.type.rank:
             raise TraceError(message, how=how)
-        for a, b in zip(old.shape, new.shape, strict=True):
+        sizes = list(zip(old.shape, new.shape, strict=True))
+        for a, b in sizes:
+            if a == 1 and b != 1:  # a literal 1 stretches: that a call may give b the value 1 is not what was meant
+                shape = TensorType(new.dtype, tuple(b if a == 1 else a for a, b in sizes))
+                raise TraceError(message, how=f"{how}: let it begin as {shape}, by gc.broadcast_to")
+            if b == 1 and a != 1:
+                raise TraceError(message, how=f"{how}: let the step make it {old.type}, by gc.broadcast_to")
             self.fit.same(a, b, message, how=how)
-        if any(b == 1 and a != 1 for a, b in zip(old.shape, new.shape, strict=True)):
-            raise TraceError(message, how=how)
         return self._noted(build.broadcast_to(new, old.shape))
 
     def _held(self, active: Node, new: Node, old: Node | None, what: str) -> Node:
