@@ -31,6 +31,7 @@ from .certificate import EXACT, FAILED, UNPROVED, Certificate, Finding
 from .culprit import STEP, agree, culprit, misderived, near, slope
 from .rewrites import rewrites
 from .running import Point, run, truth
+from .sizes import fitting
 from .ties import ties
 
 Array = np.ndarray[Any, Any]
@@ -64,12 +65,8 @@ def verify(module: Module, seed: int = 0) -> Certificate:
 def point(graph: Graph, params: list[Node], seed: int) -> Point:
     """Random numbers that the model's sizes and indices allow. ModelError where no sizes are found."""
     rng = random.Random(seed)
-    names = graph.sizes()
-    for _ in range(1000):
-        sizes = {n: rng.randint(2, 4) for n in names}
-        if all(g.holds(sizes) for g in graph.guards):
-            break
-    else:
+    sizes = fitting({n: rng.randint(2, 4) for n in graph.sizes()}, graph.guards, rng)
+    if sizes is None:
         raise ModelError(
             f"no small sizes were found that the model {graph.name} accepts", how="check its size conditions"
         )
