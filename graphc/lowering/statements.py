@@ -270,20 +270,8 @@ class Statements:
     def checks(self, node: Node) -> list[Check]:
         """The look-ups that a node itself makes: (integer array, length of the axis that it indexes)."""
         formula = self.formulas[node]
-        found: dict[Check, None] = {}
-        for k, limit in formula.checks if formula else ():
-            found.setdefault(Check(node.operands[k], limit, node))
-        for clause in formula.clauses if formula else ():
-            for read in clause.reads:
-                for d, index in enumerate(read.map):
-                    if isinstance(index, Lookup):
-                        found.setdefault(
-                            Check(node.operands[index.operand], node.operands[read.operand].shape[d], node)
-                        )
-            for d, index in enumerate(clause.write):
-                if isinstance(index, Lookup):
-                    found.setdefault(Check(node.operands[index.operand], node.shape[d], node))
-        return list(found)
+        indices = formula.indices([o.shape for o in node.operands], node.shape) if formula else []
+        return [Check(node.operands[k], length, node) for k, length in indices]
 
 
 def _compose(index: Affine, values: dict[int, Affine | Scalar]) -> Affine | Scalar:

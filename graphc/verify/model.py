@@ -29,6 +29,7 @@ from . import exact
 from .adjoints import ILL_FORMED, adjoints, describe, dot, sample
 from .certificate import EXACT, FAILED, UNPROVED, Certificate, Finding
 from .culprit import STEP, agree, culprit, misderived, near, slope
+from .integers import allowed
 from .rewrites import rewrites
 from .running import Point, run, truth
 from .sizes import fitting
@@ -70,30 +71,14 @@ def point(graph: Graph, params: list[Node], seed: int) -> Point:
         raise ModelError(
             f"no small sizes were found that the model {graph.name} accepts", how="check its size conditions"
         )
-    limits = _limits(graph, sizes)
-    leaves = {
-        node: _scaled(node, sample(node, sizes, rng, limits.get(node, 4), signed=True))
-        for node in dict.fromkeys((*graph.inputs, *graph.nodes, *graph.updates, *params))
-        if node.op in ("input", "param", "state")
-    }
-    for node in graph.nodes:
-        if node.op == "within":  # lengths of sequences are at least 1
-            given = _source(node.operands[0], (*MOVEMENTS, "sub"))
-            longest = node.attr("length").evaluate(sizes)
-            if given in leaves:
-                drawn = [rng.randint(1, longest) for _ in range(leaves[given].size)]
-                leaves[given] = np.array(drawn, dtype=object).reshape(leaves[given].shape)
+    ranges = allowed(graph, sizes)
+    leaves = {}
+    for node in dict.fromkeys((*graph.inputs, *graph.nodes, *graph.updates, *params)):
+        if node.op in ("input", "param", "state"):
+            low, high = ranges.get(node, (0, 3))
+            drawn = sample(node, sizes, rng, high - low + 1, signed=True)
+            leaves[node] = drawn + low if low else _scaled(node, drawn)
     return Point(sizes, leaves)
-
-
-MOVEMENTS = ("reshape", "slice", "transpose", "broadcast_to", "cast")
-
-
-def _source(node: Node, through: tuple[str, ...]) -> Node:
-    """The value that a node is made of by some operations on their first operand."""
-    while node.op in through:
-        node = node.operands[0]
-    return node
 
 
 def _scaled(node: Node, values: Array) -> Array:
@@ -103,17 +88,6 @@ def _scaled(node: Node, values: Array) -> Array:
         return values
     with mp.workdps(exact.DIGITS):
         return np.array(values / 2 ** (isqrt(terms).bit_length() - 1), dtype=object)
-
-
-def _limits(graph: Graph, sizes: Mapping[str, int]) -> dict[Node, int]:
-    """What an integer input must stay below, by the look-ups that use it, directly or moved."""
-    limits: dict[Node, int] = {}
-    for node in graph.nodes:
-        if node.op in ("take", "take_along"):
-            source = _source(node.operands[1], MOVEMENTS)
-            limit = node.operands[0].shape[node.attr("axis")].evaluate(sizes)
-            limits[source] = min(limits.get(source, limit), limit)
-    return limits
 
 
 # -- numbers ---------------------------------------------------------------------------------------------------------
