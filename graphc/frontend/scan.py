@@ -245,20 +245,13 @@ class _Loop:
         return node
 
 
-CHEAP = (
-    "transpose",
-    "reshape",
-    "broadcast_to",
-    "slice",
-    "size",
-    "arange",
-)  # what a step does itself with what it captures
-
-
-def captures(results: Sequence[Node], own: set[Node]) -> list[Node]:
+def captures(
+    results: Sequence[Node], own: set[Node], is_cheap: Callable[[Node], bool] = lambda node: False
+) -> list[Node]:
     """The values that a step reads from outside, in order: what depends on nothing that changes from step to step.
 
-    A value whose gradient the step takes is captured as it is, and what is computed from it belongs to the step.
+    A value whose gradient the step takes is captured as it is, and what is computed from it belongs to the step; so does
+    what is cheap, which is done again in each.
     """
     order = postorder(results)
     targets = {n.operands[1] for n in order if n.op == "grad"}
@@ -274,8 +267,7 @@ def captures(results: Sequence[Node], own: set[Node]) -> list[Node]:
         if node in seen or node in own:
             continue
         seen.add(node)
-        number = node.op == "const" and not node.shape
-        if node in inside or (node not in targets and (number or node.op in CHEAP)):
+        if node in inside or (node not in targets and is_cheap(node)):
             stack.extend(reversed(node.operands))
         else:
             found[node] = None
