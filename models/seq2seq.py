@@ -20,17 +20,18 @@ Bengio 2015; this form: Luong, Pham and Manning 2015) it looks back at the lette
 
 Teacher forcing: in training y_{t−1} is the right symbol, whatever the decoder would have said; so all steps of the loop
 over t are known beforehand. To use it, y_{t−1} is what it said itself: the most probable symbol (`greedy`), or the best
-few beginnings are followed at once, and the one of the highest probability in all is taken (`beam`). The rate of errors
-is the edit distance (insertions, deletions, substitutions) in proportion to the number of right symbols.
+few beginnings are followed at once, and the one of the highest probability in all is taken (`beam`). Both run the models
+`encode` and `decode`, which share the parameters, and the folder, of `seq2seq`, the one that is trained. The rate of
+errors is the edit distance (insertions, deletions, substitutions) in proportion to the number of right symbols.
 
-    graphc train models/seq2seq.py --model seq2seq
+    graphc train models/seq2seq.py
     python models/seq2seq.py build/seq2seq
 
 learns to say made-up words backwards, which shows that it works: try `--set attention=False`. A dictionary of
 pronunciations, lines as `cough  K AO1 F` in the form of cmudict (the stress, a digit, is left away), a twentieth of it
 held back:
 
-    graphc train models/seq2seq.py --model seq2seq --set path=DICT --set hidden=128 --epochs 6 --batch-size 128
+    graphc train models/seq2seq.py --set path=DICT --set hidden=128 --epochs 6 --batch-size 128
     python models/seq2seq.py build/seq2seq DICT wrought phonograph
 
 After six passes over 120,000 words of cmudict 8.8% of the phonemes of words that it has not seen are wrong (beam; greedy
@@ -242,20 +243,9 @@ def data(path: str = "", longest: int = 16, letters: int = 32, phonemes: int = 4
     return gc.Dataset(train=arrays(train), valid=arrays(valid), vocab=dict(zip(("letters", "phonemes"), known)))
 
 
-def speaker(trained):
-    """The two models that decode, over the parameters of one that was trained."""
-    P = trained.params
-    (letters, embedding), phonemes = P["letters"].shape, len(P["phonemes"])
-    sizes = dict(letters=letters, phonemes=phonemes, embedding=embedding, hidden=len(P["decoder/U"]))
-    m = gc.compile(encode, decode, attention="combine/W" in P, **sizes)
-    for name, parameter in m.params.items():
-        parameter[...] = P[name]
-    return m
-
-
 def main(folder, path="", *words):
     """Say words; or, of those held back, measure the rate of errors."""
-    model, (train, valid) = speaker(gc.load(folder)), split(path)
+    model, (train, valid) = gc.load(folder), split(path)
     letters, phonemes = alphabets([*train, *valid])
     if words:
         x, length = padded(words, letters)

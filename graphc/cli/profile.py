@@ -14,6 +14,7 @@ from . import options, screen
 from .compile import ProgramName
 
 if TYPE_CHECKING:
+    from ..graph.graph import Graph
     from ..render.fused import Kernel
     from ..runtime.model import CompiledModel, Entry
     from ..runtime.profile import Profile, Timing
@@ -95,10 +96,12 @@ def run(
     with screen.KernelProgress() as progress:
         compiling = Options(dtype=chosen.dtype, seed=seed, progress=progress, threads=threads)
         steps = program is ProgramName.step
-        compiled = source.compilation(compiling, chosen.optimiser() if steps else None).model()
+        compilation = source.compilation(compiling, chosen.optimiser() if steps else None)
+        compiled = compilation.model()
         entry = choose(compiled, model)
         kind = program.value if program else _kind(entry)
-        found = profile(entry, kind, _inputs(source, entry, kind, sizes, chosen.batch_size), repeat)
+        graph = compilation.module.entries[entry.name]
+        found = profile(entry, kind, _inputs(source, graph, entry, kind, sizes, chosen.batch_size), repeat)
     if output is not None:
         _draw(compiled, entry, found, output, picture)
     if as_json:
@@ -115,7 +118,9 @@ def _kind(entry: Entry) -> str:
     return ProgramName.gradient.value if trains else ProgramName.forward.value
 
 
-def _inputs(source: Source, entry: Entry, kind: str, given: Sequence[str] | None, rows: int) -> dict[str, Any]:
+def _inputs(
+    source: Source, graph: Graph, entry: Entry, kind: str, given: Sequence[str] | None, rows: int
+) -> dict[str, Any]:
     """A batch of the model file's data, unless it has none or sizes are given."""
     from . import sample
 
@@ -124,8 +129,8 @@ def _inputs(source: Source, entry: Entry, kind: str, given: Sequence[str] | None
     if not sizes and source.file.data is not None:
         wanted = signature.needs if kind == ProgramName.forward.value else ("loss",)
         return sample.batch_of(source, signature, wanted, rows)
-    program = entry.program(kind)
-    return sample.drawn(signature.inputs, program, sample.completed(sizes, signature.inputs, program, rows))
+    known = sample.completed(sizes, signature.inputs, entry.program(kind), rows)
+    return sample.drawn(signature.inputs, graph, known)
 
 
 def _draw(compiled: CompiledModel, entry: Entry, found: Profile, file: Path, format: str) -> None:

@@ -10,15 +10,15 @@ import numpy as np
 
 from ..errors import GraphcError, InputError, raise_all
 from ..graph.dtype import DType
+from ..graph.graph import Graph
 from ..runtime.program import Program
 from ..runtime.signature import Declared, Signature
 from ..train.dataset import Batches
+from ..verify.integers import allowed
 from .source import Source
 from .train import dataset_of
 
 Array = np.ndarray[Any, Any]
-UNCHECKED = 2
-"""What an integer stays below where no look-up says more: 0 and 1 are indices of nearly every axis."""
 
 
 def read_sizes(given: Sequence[str] | None, inputs: Sequence[Declared]) -> dict[str, int]:
@@ -79,33 +79,23 @@ def completed(sizes: Mapping[str, int], inputs: Sequence[Declared], program: Pro
     return found
 
 
-def drawn(inputs: Sequence[Declared], program: Program, sizes: Mapping[str, int], seed: int = 0) -> dict[str, Array]:
-    """An array for each input: floats between 0 and 1, truth values, and integers that look-ups allow."""
+def drawn(inputs: Sequence[Declared], graph: Graph, sizes: Mapping[str, int], seed: int = 0) -> dict[str, Array]:
+    """An array for each input: floats between 0 and 1, truth values, and integers that the graph's look-ups allow."""
     rng = np.random.default_rng(seed)
-    limits = _limits(program, sizes)
-    least = min(limits.values(), default=UNCHECKED)  # an input may come to a look-up by way of other values
+    ranges = {node.attr("name"): span for node, span in allowed(graph, sizes).items()}
+    # what is known of no integer: it may come to a look-up by way of a computation, or count something, so not none
+    most = max(1, min((high for _, high in ranges.values()), default=1))
     arrays = {}
     for d in inputs:
         shape = tuple(extent.evaluate(sizes) for extent in d.shape)
-        # an integer that is no index may count something, such as the steps of a sequence: not none
-        low = 0 if d.name in limits else 1
-        arrays[d.name] = _drawn(d.dtype, shape, low, limits.get(d.name, least), rng)
+        arrays[d.name] = _drawn(d.dtype, shape, ranges.get(d.name, (1, most)), rng)
     return arrays
 
 
-def _limits(program: Program, sizes: Mapping[str, int]) -> dict[str, int]:
-    """What the indices in each array must stay below, by its name, for all that are checked when the program runs."""
-    limits: dict[str, int] = {}
-    for instruction in program.calls:
-        if instruction.kernel.startswith("check_index"):
-            name, limit = program.buffers[program.root(instruction.arrays[0][0])].name, instruction.sizes[1].evaluate(sizes)
-            limits[name] = min(limits.get(name, limit), limit)
-    return limits
-
-
-def _drawn(dtype: DType, shape: tuple[int, ...], low: int, limit: int, rng: np.random.Generator) -> Array:
+def _drawn(dtype: DType, shape: tuple[int, ...], span: tuple[int, int], rng: np.random.Generator) -> Array:
     if dtype.kind == "f":
         return rng.random(shape).astype(dtype.numpy)
     if dtype.kind == "b":
         return rng.integers(0, 2, shape).astype(dtype.numpy)
-    return rng.integers(min(low, max(limit - 1, 0)), max(limit, 1), shape).astype(dtype.numpy)
+    low, high = span
+    return rng.integers(low, max(low, high), shape, endpoint=True).astype(dtype.numpy)

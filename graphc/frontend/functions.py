@@ -487,14 +487,24 @@ def take_along_axis(x: Value, indices: Value, axis: int) -> Tensor:
 # -- fresh arrays ----------------------------------------------------------------------------------------------------
 def const(value: Any, dtype: DType | None = None) -> Tensor:
     """A constant array or number."""
-    return constant(value, current("gc.const").dtype(dtype) if dtype else None)
+    return _apart(constant(value, current("gc.const").dtype(dtype) if dtype else None))
 
 
 def full(shape: SizeLike | Sequence[SizeLike], value: Value, dtype: DType | None = None) -> Tensor:
     """An array with the same value everywhere, of the compilation's floating type unless one is given."""
     trace = current("gc.full")
     kind = trace.dtype(dtype) if dtype else trace.float_type
-    return record("broadcast_to", _cast(lift(value, kind), kind), shape=_shape(shape))
+    filled = record("broadcast_to", _cast(lift(value, kind), kind), shape=_shape(shape))
+    return filled if isinstance(value, Tensor) else _apart(filled)
+
+
+def _apart(x: Tensor) -> Tensor:
+    """Numbers as a value of their own while the model is traced: others of the same numbers are another value."""
+    if x.broken or not x.dtype.is_float:
+        return x  # no gradient is taken of it
+    trace = current()
+    trace.steps += 1
+    return record("watched", x, tag=trace.steps)
 
 
 def zeros(shape: SizeLike | Sequence[SizeLike], dtype: DType | None = None) -> Tensor:
@@ -521,7 +531,8 @@ def grad(y: Value, wrt: Any) -> Any:
     """∂y/∂x of a scalar y: for a list of values a list of gradients, for one value one.
 
     Gradients are values of the model too, so they nest. Equal expressions are one value: a gradient with respect
-    to x counts every use of an expression equal to x.
+    to x counts every use of an expression equal to x. But what zeros, ones, full and const make is each time a value of
+    its own.
     """
     single = isinstance(wrt, Tensor)
     target = lift(y)
@@ -540,12 +551,11 @@ def jvp(y: Value, wrt: Sequence[Tensor], vectors: Sequence[Value]) -> Tensor:
     A gradient is linear in the cotangent that it begins with, so its derivative by that is the same product the other
     way round: no second set of rules.
     """
+    current("gc.jvp")
     target = lift(y)
     if target.broken:
         return target
-    trace = current("gc.jvp")
-    trace.steps += 1  # a value of its own: no other zeros of the model are meant
-    cotangent = record("watched", full(target.node.shape, 0, target.dtype), tag=trace.steps)
+    cotangent = full(target.node.shape, 0, target.dtype)  # no other zeros of the model are meant
     gradients = grad(sum(target * cotangent), list(wrt))
     products = [sum(g * lift(v)) for g, v in zip(gradients, vectors, strict=True)]
     total = products[0]

@@ -15,6 +15,7 @@ from ..graph.node import Node, TensorType
 from ..graph.size import Size, parse, size
 from .functions import _shape
 from .init import Constant, resolve, zeros
+from .settle import settle
 from .tensor import Tensor, fail, lift
 from .trace import Declaration, Trace, active, caller, check_name, current
 
@@ -260,7 +261,7 @@ def trace_step(trace: Trace, graph: Graph, optimiser: Optimiser) -> Graph:
         )
     raise_all(trace.errors)
     updates, trace.updates = trace.updates, own
-    return replace(graph, updates=updates, guards=tuple(dict.fromkeys(trace.guards)))
+    return settle(replace(graph, updates=updates, guards=tuple(dict.fromkeys(trace.guards))))
 
 
 def trace_model(trace: Trace, m: Model, hyperparameters: Mapping[str, Any]) -> Graph:
@@ -297,7 +298,8 @@ def trace_model(trace: Trace, m: Model, hyperparameters: Mapping[str, Any]) -> G
     graph = Graph(m.name, tuple(inputs), named, trace.updates, tuple(dict.fromkeys(trace.guards)), trace.tables)
     _check_steps(m, graph)
     _check_sizes(m, graph, trace)
-    for name, node in named.items():
+    graph = settle(graph)
+    for name, node in graph.outputs.items():
         trace.tables.names.setdefault(node, name)
     return graph
 

@@ -167,10 +167,14 @@ class _Loop:
         how = "a carry keeps its shape and element type"
         if old.dtype is not new.dtype or old.type.rank != new.type.rank:
             raise TraceError(message, how=how)
-        for a, b in zip(old.shape, new.shape, strict=True):
+        sizes = list(zip(old.shape, new.shape, strict=True))
+        for a, b in sizes:
+            if a == 1 and b != 1:  # a literal 1 stretches: that a call may give b the value 1 is not what was meant
+                shape = TensorType(new.dtype, tuple(b if a == 1 else a for a, b in sizes))
+                raise TraceError(message, how=f"{how}: let it begin as {shape}, by gc.broadcast_to")
+            if b == 1 and a != 1:
+                raise TraceError(message, how=f"{how}: let the step make it {old.type}, by gc.broadcast_to")
             self.fit.same(a, b, message, how=how)
-        if any(b == 1 and a != 1 for a, b in zip(old.shape, new.shape, strict=True)):
-            raise TraceError(message, how=how)
         return self._noted(build.broadcast_to(new, old.shape))
 
     def _held(self, active: Node, new: Node, old: Node | None, what: str) -> Node:
@@ -241,20 +245,13 @@ class _Loop:
         return node
 
 
-CHEAP = (
-    "transpose",
-    "reshape",
-    "broadcast_to",
-    "slice",
-    "size",
-    "arange",
-)  # what a step does itself with what it captures
-
-
-def captures(results: Sequence[Node], own: set[Node]) -> list[Node]:
+def captures(
+    results: Sequence[Node], own: set[Node], is_cheap: Callable[[Node], bool] = lambda node: False
+) -> list[Node]:
     """The values that a step reads from outside, in order: what depends on nothing that changes from step to step.
 
-    A value whose gradient the step takes is captured as it is, and what is computed from it belongs to the step.
+    A value whose gradient the step takes is captured as it is, and what is computed from it belongs to the step; so does
+    what is cheap, which is done again in each.
     """
     order = postorder(results)
     targets = {n.operands[1] for n in order if n.op == "grad"}
@@ -270,8 +267,7 @@ def captures(results: Sequence[Node], own: set[Node]) -> list[Node]:
         if node in seen or node in own:
             continue
         seen.add(node)
-        number = node.op == "const" and not node.shape
-        if node in inside or (node not in targets and (number or node.op in CHEAP)):
+        if node in inside or (node not in targets and is_cheap(node)):
             stack.extend(reversed(node.operands))
         else:
             found[node] = None

@@ -129,6 +129,20 @@ class Formula:
     init: Scalar | None = None
     checks: tuple[tuple[int, Size], ...] = ()
 
+    def indices(self, operands: Sequence[Sequence[Size]], shape: Sequence[Size]) -> list[tuple[int, Size]]:
+        """(operand, length) for each integer operand whose elements must be indices below the length.
+
+        operands: their shapes; shape: that of the result.
+        """
+        found = dict.fromkeys(self.checks)
+        for clause in self.clauses:
+            accesses = [(r.map, operands[r.operand]) for r in clause.reads] + [(clause.write, shape)]
+            for access, extents in accesses:
+                for index, extent in zip(access, extents, strict=True):
+                    if isinstance(index, Lookup):
+                        found[index.operand, extent] = None
+        return list(found)
+
 
 def identity(rank: int) -> AccessMap:
     return tuple(var(d) for d in range(rank))

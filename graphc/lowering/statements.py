@@ -6,9 +6,9 @@ reader: its access maps are composed with theirs. A reshape is another view of t
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from ..graph import scalar as sc
 from ..graph.dtype import i64
@@ -215,7 +215,7 @@ class Statements:
         for clause in formula.clauses:
             clause = drop_units(clause)
             reads = [self.read(node.operands[r.operand], self.resolve(r.map, node)) for r in clause.reads]
-            body = sc.substitute(clause.body, reads)
+            body = _inlined(clause.body, partial(_read_at, reads))
             lookups = tuple(self.lookup(i, node) for i in clause.write if isinstance(i, Lookup))
             plain = len(formula.clauses) == 1 and is_plain(clause, node.shape) and not clause.guards
             result.append(Statement(node, clause.box, body, clause.write, formula.reduce, formula.init, plain, lookups))
@@ -265,25 +265,31 @@ class Statements:
                 return composed if isinstance(composed, Scalar) else Scalar("index", (), e.dtype, composed)
             return None
 
-        return sc.rebuild(clause.body, leaf)
+        return _inlined(clause.body, leaf)
 
     def checks(self, node: Node) -> list[Check]:
         """The look-ups that a node itself makes: (integer array, length of the axis that it indexes)."""
         formula = self.formulas[node]
-        found: dict[Check, None] = {}
-        for k, limit in formula.checks if formula else ():
-            found.setdefault(Check(node.operands[k], limit, node))
-        for clause in formula.clauses if formula else ():
-            for read in clause.reads:
-                for d, index in enumerate(read.map):
-                    if isinstance(index, Lookup):
-                        found.setdefault(
-                            Check(node.operands[index.operand], node.operands[read.operand].shape[d], node)
-                        )
-            for d, index in enumerate(clause.write):
-                if isinstance(index, Lookup):
-                    found.setdefault(Check(node.operands[index.operand], node.shape[d], node))
-        return list(found)
+        indices = formula.indices([o.shape for o in node.operands], node.shape) if formula else []
+        return [Check(node.operands[k], length, node) for k, length in indices]
+
+
+def _read_at(reads: Sequence[Scalar], e: Scalar) -> Scalar | None:
+    return reads[e.value] if e.op == "arg" else None
+
+
+def _inlined(body: Scalar, leaf: Callable[[Scalar], Scalar | None]) -> Scalar:
+    """A clause's body over other expressions. Where two negations come together neither is left: no rule of graphs sees
+    those that a look-up, whose indices must be checked, stood between."""
+
+    def visit(e: Scalar, args: tuple[Scalar, ...]) -> Scalar:
+        if e.op in sc.LEAVES:
+            return leaf(e) or e
+        if e.op == "neg" and args[0].op == "neg":
+            return args[0].args[0]
+        return Scalar(e.op, args, e.dtype, e.value)
+
+    return sc.fold(body, visit)
 
 
 def _compose(index: Affine, values: dict[int, Affine | Scalar]) -> Affine | Scalar:

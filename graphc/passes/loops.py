@@ -14,8 +14,9 @@ from ..graph.node import Node, postorder
 from ..ops import build
 from ..ops.build import make
 from ..ops.contract import split_spec
-from ..ops.scan import LIGHT, MOVEMENTS, Scan, item, with_body
+from ..ops.scan import MOVEMENTS, Scan, item, with_body
 from .batch import Operand, batch, can_batch, is_movement, stack, step_letter, summed_formula
+from .kept import is_heavy, is_made_where_read, smallest
 from .rewrite import EXACT, LIMIT, VALUE_CHANGING, Firings, Rule
 
 Results = dict[int, Node]  # the number of a loop's result → the node to put in its place
@@ -243,10 +244,6 @@ def equal_operands(scan: Scan, used: Collection[int], tables: SideTables) -> Res
 
 
 # -- what can be done outside ----------------------------------------------------------------------------------------
-def _heavy(node: Node) -> bool:
-    return node.op not in LIGHT
-
-
 @loop_rule(
     "before the loop", VALUE_CHANGING, "what does not depend on the carries is computed once, for all steps together"
 )
@@ -255,12 +252,13 @@ def hoist(scan: Scan, used: Collection[int], tables: SideTables) -> Results | No
     changing = dependents(body.results, body.carries)
     by_step = dependents(body.results, body.elements) - changing
     shared = dependents(body.results, body.given) - changing - by_step
-    early = [n for n in body.nodes if n in by_step and _heavy(n) and _batches(n, body)]
+    early = [n for n in body.nodes if n in by_step and is_heavy(n) and _batches(n, body)]
+    made = [v for v, o in zip(body.elements, scan.xs, strict=True) if is_made_where_read(o)]
     if scan.recompute:
-        early = []  # it keeps as little as it can of all steps
-    early = _outermost(early, body, by_step)
+        early = made = []  # it keeps as little as it can of all steps
+    early = [n for n in smallest([*_outermost(early, body, by_step), *made], body, by_step) if n not in made]
     once = [
-        n for n in body.nodes if n in shared and n.op not in MOVEMENTS and n.op != "input" and (n.shape or _heavy(n))
+        n for n in body.nodes if n in shared and n.op not in MOVEMENTS and n.op != "input" and (n.shape or is_heavy(n))
     ]
     once = _outermost(once, body, shared)
     if not early and not once:
@@ -373,7 +371,7 @@ def _late(root: Node, kept: set[Node], body: Body) -> list[Node]:
 
 def _weighs(root: Node, kept: set[Node], body: Body) -> bool:
     work = _late(root, kept, body)
-    return any(map(_heavy, work)) and all(map(can_batch, work))
+    return any(map(is_heavy, work)) and all(map(can_batch, work))
 
 
 def _worth(root: Node, kept: set[Node], body: Body, stacks: Collection[Node]) -> bool:

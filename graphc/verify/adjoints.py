@@ -22,7 +22,7 @@ from ..derivatives.support import Support
 from ..errors import GraphcError
 from ..graph.dtype import DType, f32, f64
 from ..graph.graph import Graph
-from ..graph.node import Node, TensorType, postorder, size_names
+from ..graph.node import Node, TensorType, postorder
 from ..graph.size import Size, size
 from ..ops import build
 from ..ops.leaves import LEAVES
@@ -32,6 +32,7 @@ from ..ops.table import ROWS
 from . import exact
 from .certificate import EXACT, FAILED, ORDER, PROVED, UNPROVED, Finding
 from .index_form import IndexForms, NoIndexForm, Term, same, symbol_of, variable
+from .sizes import drawn, guards_of
 
 # operations whose attributes hold no sizes: they are proved with every size a symbol
 _GENERAL = ("sum", "max", "min", "einsum", "transpose", "take", "take_along", "concat")
@@ -86,11 +87,9 @@ def check_loop(node: Node) -> Finding:
 
 def _sloped(y: Node, gradient: Mapping[Node, Node], leaves: Sequence[Node]) -> bool | None:
     """Is a gradient that of y along random directions, at random points? None where none was found."""
-    names = sorted({s for n in postorder([y]) for s in size_names(n)})
     h, seen = mp.mpf(10) ** -20, None
-    for seed in range(2 * POINTS):
-        rng = random.Random(seed)
-        sizes = {n: 2 + (i + seed) % 3 for i, n in enumerate(names)}
+    nodes = postorder([y])
+    for seed, rng, sizes in drawn(nodes, guards_of(nodes), 2 * POINTS):
         with mp.workdps(exact.DIGITS):
             values = {v: sample(v, sizes, rng, 2, seed >= POINTS) for v in leaves}
             directions = {x: sample(x, sizes, rng, 1, signed=True) for x in gradient}
@@ -229,11 +228,8 @@ TINY = mp.mpf(10) ** -25
 def agrees(node: Node, k: int, cotangent: Node, generated: Node, tolerance: mp.mpf = TINY) -> bool | None:
     """Does Σ generated·v equal the derivative of Σ G·node along v, at random points? None where none was found at
     which both are real numbers."""
-    names = sorted({n for x in (*node.operands, node) for e in x.shape for n in e.names})
     h, seen = mp.mpf(10) ** -20, None
-    for seed in range(2 * POINTS):
-        rng = random.Random(seed)
-        sizes = {n: 2 + (i + seed) % 3 for i, n in enumerate(names)}
+    for seed, rng, sizes in drawn([*node.operands, node], guards_of([node]), 2 * POINTS):
         signed = seed >= POINTS  # many operations are not defined below zero, so half of the points are above
         with mp.workdps(exact.DIGITS):
             limit = limit_of(node, sizes)

@@ -29,8 +29,10 @@ from . import exact
 from .adjoints import ILL_FORMED, adjoints, describe, dot, sample
 from .certificate import EXACT, FAILED, UNPROVED, Certificate, Finding
 from .culprit import STEP, agree, culprit, misderived, near, slope
+from .integers import allowed
 from .rewrites import rewrites
 from .running import Point, run, truth
+from .sizes import fitting
 from .ties import ties
 
 Array = np.ndarray[Any, Any]
@@ -64,39 +66,19 @@ def verify(module: Module, seed: int = 0) -> Certificate:
 def point(graph: Graph, params: list[Node], seed: int) -> Point:
     """Random numbers that the model's sizes and indices allow. ModelError where no sizes are found."""
     rng = random.Random(seed)
-    names = graph.sizes()
-    for _ in range(1000):
-        sizes = {n: rng.randint(2, 4) for n in names}
-        if all(g.holds(sizes) for g in graph.guards):
-            break
-    else:
+    sizes = fitting({n: rng.randint(2, 4) for n in graph.sizes()}, graph.guards, rng)
+    if sizes is None:
         raise ModelError(
             f"no small sizes were found that the model {graph.name} accepts", how="check its size conditions"
         )
-    limits = _limits(graph, sizes)
-    leaves = {
-        node: _scaled(node, sample(node, sizes, rng, limits.get(node, 4), signed=True))
-        for node in dict.fromkeys((*graph.inputs, *graph.nodes, *graph.updates, *params))
-        if node.op in ("input", "param", "state")
-    }
-    for node in graph.nodes:
-        if node.op == "within":  # lengths of sequences are at least 1
-            given = _source(node.operands[0], (*MOVEMENTS, "sub"))
-            longest = node.attr("length").evaluate(sizes)
-            if given in leaves:
-                drawn = [rng.randint(1, longest) for _ in range(leaves[given].size)]
-                leaves[given] = np.array(drawn, dtype=object).reshape(leaves[given].shape)
+    ranges = allowed(graph, sizes)
+    leaves = {}
+    for node in dict.fromkeys((*graph.inputs, *graph.nodes, *graph.updates, *params)):
+        if node.op in ("input", "param", "state"):
+            low, high = ranges.get(node, (0, 3))
+            drawn = sample(node, sizes, rng, high - low + 1, signed=True)
+            leaves[node] = drawn + low if low else _scaled(node, drawn)
     return Point(sizes, leaves)
-
-
-MOVEMENTS = ("reshape", "slice", "transpose", "broadcast_to", "cast")
-
-
-def _source(node: Node, through: tuple[str, ...]) -> Node:
-    """The value that a node is made of by some operations on their first operand."""
-    while node.op in through:
-        node = node.operands[0]
-    return node
 
 
 def _scaled(node: Node, values: Array) -> Array:
@@ -106,17 +88,6 @@ def _scaled(node: Node, values: Array) -> Array:
         return values
     with mp.workdps(exact.DIGITS):
         return np.array(values / 2 ** (isqrt(terms).bit_length() - 1), dtype=object)
-
-
-def _limits(graph: Graph, sizes: Mapping[str, int]) -> dict[Node, int]:
-    """What an integer input must stay below, by the look-ups that use it, directly or moved."""
-    limits: dict[Node, int] = {}
-    for node in graph.nodes:
-        if node.op in ("take", "take_along"):
-            source = _source(node.operands[1], MOVEMENTS)
-            limit = node.operands[0].shape[node.attr("axis")].evaluate(sizes)
-            limits[source] = min(limits.get(source, limit), limit)
-    return limits
 
 
 # -- numbers ---------------------------------------------------------------------------------------------------------

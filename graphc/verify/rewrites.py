@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import random
-
 import mpmath as mp
 
-from ..graph.node import Node, postorder, size_names
+from ..graph.node import Node, postorder
 from ..passes.default import ALL_RULES
 from ..passes.rewrite import Firings
 from . import exact
 from .adjoints import ILL_FORMED, POINTS, close, rounding, sample
 from .certificate import EXACT, FAILED, UNPROVED, Finding
+from .sizes import drawn, guards_of
 
 
 def rewrites(fired: Firings) -> list[Finding]:
@@ -48,13 +47,11 @@ def agree(before: Node, after: Node) -> bool | None:
 
 def _agree(before: Node, after: Node, leaves: list[Node]) -> bool | None:
     nodes = postorder([before, after], set(leaves)) + leaves
-    names = sorted({s for n in nodes for s in size_names(n)})
     tolerance = rounding(after.dtype) if after.op == "const" and before.op != "const" else mp.mpf(10) ** -45
     seen = None
-    for seed in range(2 * POINTS):
+    guards = guards_of(postorder([before], set(leaves)))  # what comes after must fit wherever this does
+    for seed, rng, sizes in drawn(nodes, guards, 2 * POINTS):
         signed = seed >= POINTS
-        rng = random.Random(seed)
-        sizes = {n: 2 + (i + seed) % 3 for i, n in enumerate(names)}
         if seed % POINTS and sum(n.type.numel.evaluate(sizes) for n in nodes) > MANY:
             continue  # so many numbers make one point as good as several
         limit = min((e.evaluate(sizes) for n in nodes for e in n.shape if e != 1), default=1)

@@ -22,6 +22,7 @@ from .adjoints import describe, sample
 from .certificate import EXACT, FAILED, Finding
 from .culprit import culprit, near
 from .running import Point, run, truth
+from .sizes import fitting, guards_of
 
 KINKED = ("max", "min", "argmax", "maximum", "minimum", "abs", "relu")
 FEW = (-2, -1, 0, 1)  # halves: what floats are where some are to be alike
@@ -46,7 +47,9 @@ def _check(module: Module, node: Node, tolerance: float) -> Finding:
         outputs |= {f"gradient{k}": Node("grad", (loss, x), x.type) for k, x in enumerate(inputs) if x.dtype.is_float}
         inputs = (*inputs, weight)
     graph = Graph(node.op, inputs, outputs)
-    sizes = {n: 3 + i for i, n in enumerate(sorted({n for x in inputs for e in x.shape for n in e.names}))}
+    names = sorted({n for x in inputs for e in x.shape for n in e.names})
+    sizes = fitting({n: 3 + i for i, n in enumerate(names)}, guards_of([y]), random.Random(0))
+    assert sizes is not None, f"no sizes fit {node!r}"
     compilation = Compilation(module, Options(dtype=module.float_type.numpy.name))
     subject = f"{describe(node)} where elements are equal"
     for seed in range(3):

@@ -154,30 +154,58 @@ def m(x: gc.f32["B", "D", "E"], i: gc.i64["B"], j: gc.i64["B", 2], k: gc.i32["B"
 
 
 @pytest.fixture
-def entry(tmp_path):
+def compiled(tmp_path):
     (tmp_path / "m.py").write_text(MODEL)
-    return read(tmp_path / "m.py").compilation(Options()).model()._only()
+    return read(tmp_path / "m.py").compilation(Options()).model()
 
 
-def test_sizes_not_given_are_the_batch_and_what_guards_say(entry):
+def test_sizes_not_given_are_the_batch_and_what_guards_say(compiled):
+    entry = compiled._only()
     inputs, program = entry.signature.inputs, entry.program("forward")
     assert sample.names_of(inputs) == ["B", "D", "E"]
     assert sample.completed({"E": 4}, inputs, program, 32) == {"E": 4, "B": 32, "D": 6}
     assert sample.completed({"E": 4, "B": 5, "D": 9}, inputs, program, 32)["D"] == 9  # what is given is left to the call
 
 
-def test_what_is_drawn_fits_its_declaration(entry):
-    inputs, program = entry.signature.inputs, entry.program("forward")
+def test_what_is_drawn_fits_its_declaration(compiled):
+    inputs = compiled._only().signature.inputs
     sizes = {"B": 500, "D": 6, "E": 2}
-    drawn = sample.drawn(inputs, program, sizes)
+    drawn = sample.drawn(inputs, compiled.graph, sizes)
     for d in inputs:
         assert drawn[d.name].dtype == d.dtype.numpy
         assert drawn[d.name].shape == tuple(e.evaluate(sizes) for e in d.shape)
     assert set(drawn["i"]) == set(range(7)) and set(drawn["j"].ravel()) == set(range(3))
     assert set(drawn["flag"]) == {False, True} and set(drawn["k"]) <= set(range(3))
     assert 0 <= drawn["x"].min() < drawn["x"].max() < 1
-    entry.forward(**drawn)
-    assert all(np.array_equal(a, sample.drawn(inputs, program, sizes)[n]) for n, a in drawn.items())
+    compiled.forward(**drawn)
+    assert all(np.array_equal(a, sample.drawn(inputs, compiled.graph, sizes)[n]) for n, a in drawn.items())
+
+
+RAGGED = """
+import graphc as gc
+
+
+@gc.model
+def m(x: gc.i64["B", "T"], n: gc.i32["B"], y: gc.i64["B", "T"]):
+    e = gc.take(gc.param("E", (9, 4)), gc.where(y > 0, x + 1, 2))
+    hs, _ = gc.nn.gru(e, 4, lengths=n, name="cell")
+    before = gc.concat([gc.full((gc.dim("B"), 1), 1, gc.i64), y[:, :-1]], axis=1)
+    table = gc.param("F", (5, 4))
+    last, _ = gc.scan(lambda h, i: (h + gc.take(table, 4 - i), None), init=gc.zeros((gc.dim("B"), 4)), xs=before, axis=1)
+    return gc.outputs(loss=gc.mean(hs * hs) + gc.mean(last))
+"""
+
+
+@pytest.mark.parametrize("steps", [1, 2, 13])
+def test_lengths_and_indices_that_are_computed_with_fit(tmp_path, steps):
+    (tmp_path / "m.py").write_text(RAGGED)
+    compiled = read(tmp_path / "m.py").compilation(Options()).model()
+    sizes = {"B": 200, "T": steps}
+    drawn = sample.drawn(compiled._only().signature.inputs, compiled.graph, sizes)
+    assert set(drawn["n"]) == set(range(1, steps + 1))
+    assert set(drawn["x"].ravel()) == set(range(-1, 8))
+    assert set(drawn["y"].ravel()) == set(range(5))
+    compiled.value_and_grad(**drawn)
 
 
 # -- what is refused -------------------------------------------------------------------------------------------------

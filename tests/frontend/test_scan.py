@@ -337,6 +337,18 @@ def rejected(function, text):
     assert caught.value.where.file == __file__
 
 
+def test_a_carry_of_another_symbolic_size_is_checked_by_the_call():
+    @gc.model
+    def m(x: gc.f64["T", "B", 3]):
+        _, ys = gc.scan(lambda h, x_t: (gc.tanh(h + x_t),) * 2, init=gc.zeros((4, 3)), xs=x)
+        return gc.outputs(y=ys)
+
+    compiled = gc.compile(m, dtype="float64", check=True)
+    assert compiled.forward(np.ones((2, 4, 3)))["y"].shape == (2, 4, 3)
+    with pytest.raises(InputError, match="B is 5; 4 == B is needed"):
+        compiled.forward(np.ones((2, 5, 3)))
+
+
 def test_a_carry_that_changes():
     def wider(x: gc.f32["T", "B", 3]):
         _, ys = gc.scan(lambda c, x_t: ({"h": c["h"] @ gc.ones((3, 4))}, None), init={"h": gc.zeros((2, 3))}, xs=x)
@@ -344,6 +356,26 @@ def test_a_carry_that_changes():
 
     rejected(
         wider, "scan: carry['h'] changes from step to step: it begins as f32[2, 3], the step makes it f32[2, 4]"
+    )
+
+    def stretched(x: gc.f32["T", "B", 3]):
+        _, ys = gc.scan(lambda h, x_t: (gc.tanh(h + x_t),) * 2, init=gc.zeros((1, 3)), xs=x)
+        return gc.outputs(y=ys)
+
+    rejected(
+        stretched,
+        "scan: carry changes from step to step: it begins as f32[1, 3], the step makes it f32[B, 3]\n"
+        "  how: a carry keeps its shape and element type: let it begin as f32[B, 3], by gc.broadcast_to",
+    )
+
+    def shrunk(x: gc.f32["T", 3], h: gc.f32["B", 3]):
+        _, ys = gc.scan(lambda h, x_t: (x_t[None], h), init=h, xs=x)
+        return gc.outputs(y=ys)
+
+    rejected(
+        shrunk,
+        "scan: carry changes from step to step: it begins as f32[B, 3], the step makes it f32[1, 3]\n"
+        "  how: a carry keeps its shape and element type: let the step make it f32[B, 3], by gc.broadcast_to",
     )
 
     def counted(x: gc.f32["T"]):

@@ -6,6 +6,7 @@ import pytest
 
 import graphc as gc
 from graphc.graph.dtype import f32
+from graphc.lowering.ir import leaves, walk
 from graphc.train.optimisers import SGD, Adam
 from tests.lowering.structure import loops, lowered, outer_loops, statements
 
@@ -49,6 +50,13 @@ def test_softmax_cross_entropy_with_its_gradient_reads_and_writes_each_big_array
     assert str(main.extent) == "B" and not loops(mean.body), "the mean waits for the total, in a kernel of its own"
     assert sum(x.extent == 10 for x in loops([main])) == 3, "maximum, exponentials with their sum, gradient: short loops"
     assert all(b.numel.constant is not None for b in low.program.buffers if b.kind == "temp"), "no array of B rows"
+
+
+def test_negations_that_come_together_in_a_kernel_are_none():
+    """The loss negates what is looked up, and the derivative of a softmax what comes back."""
+    low = lowered(entropy, dtype=f32)
+    negated = [e for k in low.kernels for item in walk(k.body) for e in leaves(item) if e.op == "neg"]
+    assert negated and all(e.args[0].op != "neg" for e in negated)
 
 
 def test_softmax_is_one_kernel_and_one_loop_over_rows():

@@ -166,19 +166,33 @@ def test_a_length_out_of_range_is_explained(s2s):
 
 def test_it_learns_to_reverse_and_its_script_measures(s2s, tmp_path):
     data = s2s.data()
-    m = gc.compile(s2s.seq2seq, optimiser=gc.train.Adam(s2s.training["lr"]))
-    history = gc.train.fit(m, data, epochs=4, batch_size=64, entry="seq2seq").history
+    m = gc.compile(s2s.__file__, optimiser=gc.train.Adam(s2s.training["lr"]))
+    history = gc.train.fit(m, data, epochs=4, batch_size=64).history
     assert history[-1].valid["accuracy"] > 0.98
-    speaker = s2s.speaker(m)
     x, length = s2s.padded(["abc", "jihgf"], data.vocab["letters"])
     for decoder in (s2s.greedy, s2s.beam):
-        said = decoder(speaker, x, length)
+        said = decoder(m, x, length)
         assert ["".join(data.vocab["phonemes"][k] for k in word) for word in said] == ["cba", "fghij"]
     r = subprocess.run([sys.executable, s2s.__file__, m.save(tmp_path)], capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
     assert r.stdout.startswith("greedy") and "% of the symbols are wrong" in r.stdout
     r = subprocess.run([sys.executable, s2s.__file__], capture_output=True, text=True)
     assert r.returncode == 1 and "usage" in r.stderr
+
+
+def test_its_commands_are_those_of_its_docstring(s2s, tmp_path):
+    """What `graphc train` writes holds the models that the script runs."""
+    commands = [line.split() for line in s2s.__doc__.splitlines() if line.startswith("    ") and line.split()[0] in ("graphc", "python")]
+    train, say = commands[:2]
+    assert train[:2] == ["graphc", "train"] and say == ["python", "models/seq2seq.py", "build/seq2seq"]
+    (tmp_path / "dict").write_text("\n".join(f"{a}{b}  {b} {a}" for a in "abcdefg" for b in "abcdefg"))
+    short = [*train[1:], "--set", f"path={tmp_path / 'dict'}", "--epochs", "1", "-o", str(tmp_path), "--no-plot"]
+    r = subprocess.run([sys.executable, "-m", "graphc", *short], capture_output=True, text=True, cwd=ROOT)
+    assert r.returncode == 0, r.stderr
+    arguments = [say[1], str(tmp_path / "seq2seq"), str(tmp_path / "dict"), "ab", "gg"]
+    r = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT)
+    assert r.returncode == 0, r.stderr
+    assert [line.split()[0] for line in r.stdout.splitlines()] == ["ab", "gg"]
 
 
 @pytest.mark.slow

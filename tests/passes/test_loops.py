@@ -135,6 +135,68 @@ def test_products_of_the_inputs_come_before_the_loop():
     assert not loop.given
 
 
+# per step: what comes of a[k] (B, 4), f64, beside the carry h; and the bytes of an element that are kept for all steps
+KEPT = {
+    "comparison": (lambda a, h: gc.where(a > 0, h, -h), 1),
+    "chain": (lambda a, h: gc.where(2 * a + 1 > 0, h, -h), 1),
+    "two comparisons": (lambda a, h: gc.where(a > 0, h, gc.where(a < -0.3, -h, h * h)), 2),
+    "also itself": (lambda a, h: gc.where(a > 0, h, -h) + a, 8),
+    "no smaller": (lambda a, h: h + (a + 1), 8),
+    "more in all": (lambda a, h: h + gc.sum(a[:, :, None] * h[:, None], axis=1) + gc.cast(a > 0, a.dtype), 8),
+    "heavy": (lambda a, h: h * gc.cast(gc.sin(a) > 0, h.dtype), 1),
+}
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("case", KEPT)
+def test_of_what_comes_before_the_loop_the_least_is_kept(case, recompute):
+    function, size = KEPT[case]
+
+    def f(k: gc.i64["T", "B"], a: gc.f64[2, 4], h: gc.f64["B", 4]):
+        def step(h, k_t):
+            h = gc.tanh(function(gc.take(a, k_t), h))
+            return h, h
+
+        _, hs = gc.scan(step, init=h, xs=k, checkpoint=2 if recompute else None)
+        return gc.outputs(hs=hs)
+
+    found = scans(simplified(graph_of(f, "forward"), "before the loop"))
+    if not recompute:
+        (loop,) = found
+        assert sum(v.dtype.itemsize for v in loop.body.elements if v.shape[1:]) == size
+        assert "take" not in ops(loop.body)
+
+
+def test_dropout_in_a_step_keeps_a_byte_an_element():
+    def f(x: gc.f64["T", "B", 3]):
+        def step(h, x_t):
+            h = gc.dropout(gc.tanh(h @ gc.param("w", (3, 3)) + x_t), 0.5)
+            return h, h
+
+        _, hs = gc.scan(step, init=gc.zeros((gc.dim("B"), 3)), xs=x)
+        return gc.outputs(loss=gc.sum(hs * hs))
+
+    model = gc.model(f)
+    graph, _ = lower(program_graph(trace_models([model], "f", f64, {}), "f", "gradient"), stop_after="optimise", check=True)
+    loops_found = scans(graph)
+    assert len(loops_found) == 2
+    for loop in loops_found:
+        assert all(v.dtype.kind != "i" for v in loop.body.elements if v.shape[1:])
+        assert [v.dtype.name for v in loop.body.elements if v.shape[1:]].count("bool_") == 1
+
+
+def test_what_another_loop_keeps_anyway_is_not_kept_in_another_form():
+    """The mask of a relu is known from its output, which the derivative reads as it is."""
+
+    def f(x: gc.f64["T", "B", 3]):
+        w = gc.param("w", (3, 3))
+        _, hs = gc.scan(lambda h, x_t: (gc.relu(h @ w + x_t),) * 2, init=gc.ones((gc.dim("B"), 3)), xs=x)
+        return gc.outputs(loss=gc.sum(hs))
+
+    _, backward = scans(simplified(graph_of(f)))
+    assert all(v.dtype is f64 for v in backward.body.elements)
+
+
 def test_what_no_later_step_reads_comes_after_the_loop():
     def f(x: gc.f64["T", "B", 3], w: gc.f64[3, 4]):
         def step(h, x_t):
