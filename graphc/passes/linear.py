@@ -87,10 +87,12 @@ def _placed(number: Node, value: Node) -> Node:
 
 
 def _smallest(node: Node) -> int | None:
-    """The operand of a product, or of a quotient the dividend, that has fewer elements than the result."""
+    """The operand of a product, or of a quotient the dividend, that has fewer elements than the result. Not a
+    constant: the product of two might leave the range where that with the result does not."""
     if node.op not in ("mul", "div"):
         return None
-    small = [k for k, o in enumerate(node.operands) if not is_whole(o, node) and (node.op == "mul" or k == 0)]
+    factors = node.operands if node.op == "mul" else node.operands[:1]
+    small = [k for k, o in enumerate(factors) if not (is_whole(o, node) or o.op == "const" or number_of(o))]
     return min(small, key=lambda k: sum(e != 1 for e in node.operands[k].shape), default=None)
 
 
@@ -221,28 +223,28 @@ def numbers_of_product(node: Node, memo: Memo) -> Node | None:
 def negated_number(node: Node, memo: Memo) -> Node | None:
     if node.op not in ("neg", "add", "sub") or not node.dtype.is_float:
         return None
+    operands = [_negated(o) if o.op in ("mul", "div") and memo.read_once(o) else None for o in node.operands]
     if node.op == "neg":
-        x = multiple(node.operands[0])
-        if x.is_plain or not memo.read_once(node.operands[0]):
-            return None
-        return replace(x, factor=-x.factor).node(node.dtype)
+        return operands[0][1] if operands[0] is not None else None
     a, b = node.operands
-    if _is_negative(b, memo):
-        return make("sub" if node.op == "add" else "add", a, _opposite(b))
-    if node.op == "add" and _is_negative(a, memo):
-        return make("sub", b, _opposite(a))
+    if operands[1] is not None and operands[1][0] < 0:
+        return make("sub" if node.op == "add" else "add", a, operands[1][1])
+    if node.op == "add" and operands[0] is not None and operands[0][0] < 0:
+        return make("sub", b, operands[0][1])
     return None
 
 
-def _is_negative(node: Node, memo: Memo) -> bool:
-    """Is it (−c)·x, and nothing else reads it?"""
-    found = multiple(node)
-    return found.factor < 0 and found.value is not None and memo.read_once(node)
-
-
-def _opposite(node: Node) -> Node:
-    x = multiple(node)
-    return replace(x, factor=-x.factor).node(node.dtype)
+def _negated(node: Node) -> tuple[float, Node] | None:
+    """(c, (−c)·x) where the node is c·x, and so where c is multiplied to a smaller operand of a product."""
+    number = number_of(node)
+    if number is not None and node.op == "const":
+        return number.factor, build.const(-number.factor, node.dtype)
+    for k, operand in enumerate(node.operands if node.op == "mul" else node.operands[:1] if node.op == "div" else ()):
+        if number_of(operand) or not is_whole(operand, node):
+            found = _negated(operand)
+            if found is not None:
+                return found[0], make(node.op, *node.operands[:k], found[1], *node.operands[k + 1 :])
+    return None
 
 
 # -- sums ------------------------------------------------------------------------------------------------------------

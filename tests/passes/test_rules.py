@@ -108,6 +108,18 @@ PATTERNS = {
                            total(make("broadcast_to", make("reshape", R, shape=(size(1), size(4))), shape=(size("T"), size(4))), 0)],
     "transposed operand": [make("einsum", make("transpose", A, perm=(1, 0)), B, spec="ab,bc->ac"), make("einsum", A, make("transpose", B, perm=(1, 0)), spec="ab,bc->ac")],
     "common subexpression": [make("sub", make("add", A, B), make("exp", make("add", B, A)))],
+    # numbers
+    "sign of a product": [make("mul", make("neg", A), B), make("mul", A, make("neg", B)), make("div", make("neg", B), A), make("div", B, make("neg", A)),
+                          make("mul", make("neg", A), make("neg", B))],
+    "negated number": [make("neg", make("mul", num(3), A)), make("neg", make("mul", make("mul", num(3), SCALAR), A)), make("add", A, make("mul", B, num(-3))),
+                       make("add", make("mul", num(-3), A), B), make("sub", A, make("mul", make("mul", num(-3), R), B))],
+    "numbers of a product": [make("mul", num(3), make("mul", A, num(5))), make("mul", num(3), make("mul", R, B)), make("mul", make("neg", A), num(3))],
+    "number of a product": [make("mul", make("mul", num(3), A), B), make("mul", A, make("mul", B, num(3))), make("div", make("mul", num(3), B), A),
+                            make("div", B, make("mul", num(4), A)), make("mul", make("mul", num(3), A), make("mul", num(3), A))],
+    "like terms": [make("add", A, A), make("sub", make("sub", A, B), B), make("add", make("mul", num(3), A), make("sub", B, make("mul", A, num(-5)))),
+                   make("add", make("add", R, A), R)],
+    "number of a sum": [make("mul", make("add", make("mul", num(3), A), make("mul", num(3), B)), B),
+                        make("mul", make("div", make("sub", make("mul", num(3), A), num(6)), B), num(0.5))],
     # stability
     "softmax": [make("div", exp(B), kept(exp(B), 1)), make("div", exp(B), make("broadcast_to", kept(exp(B), 0), shape=A.shape)), make("div", exp(total(B)), total(exp(B)))],
     "quotient": [make("mul", exp(B), make("div", ONE, kept(exp(B), 1))), make("mul", make("div", ONE, kept(exp(B), 1)), exp(B))],
