@@ -44,9 +44,9 @@ class Multiple:
         return self.factor == -1 and self.scale is None
 
     def times(self, other: Multiple, dtype: DType) -> Multiple | None:
-        """The product with another multiple of 1; None where the number leaves the range."""
+        """The number times a number inside it; None where they must not meet."""
         factor = _rounded(self.factor * other.factor, dtype)
-        if factor is None:
+        if factor is None or not _may_meet(self.factor, other.factor):
             return None
         both = self.scale is not None and other.scale is not None
         scale = make("mul", self.scale, other.scale) if both else self.scale or other.scale  # type: ignore[arg-type]
@@ -60,6 +60,12 @@ class Multiple:
         if number.is_plain:
             return value
         return make("neg", value) if number.is_sign else _placed(_number_node(number, dtype), value)
+
+
+def _may_meet(outer: float, inner: float) -> bool:
+    """Is outer·(inner·x) the product by one number? Not if inner·x may overflow where the whole does not: (x·2)/2 is ∞
+    for large x."""
+    return not abs(outer) < 1 < abs(inner)
 
 
 def _rounded(factor: float, dtype: DType) -> float | None:
@@ -120,7 +126,12 @@ def number_of(node: Node, depth: int = DEEPEST) -> Multiple | None:
         numbers.append(number)
     if node.op == "neg":
         return replace(numbers[0], factor=-numbers[0].factor)
-    return numbers[0].times(numbers[1], node.dtype) if node.op == "mul" else Multiple(1.0, node)
+    if node.op == "mul":
+        return numbers[0].times(numbers[1], node.dtype)
+    above, below = numbers
+    if above.scale is None and below.factor == 1:  # c/B is c·(1/B)
+        return Multiple(above.factor, make("div", build.const(1, node.dtype), below.node(node.dtype)))
+    return Multiple(1.0, node)
 
 
 def outer_number(node: Node) -> tuple[Multiple, Node] | None:
@@ -180,8 +191,10 @@ def number_of_product(node: Node, memo: Memo) -> Node | None:
 
 def _taken(node: Node, memo: Memo, signs: bool) -> Multiple | None:
     """A product or quotient of multiples as a multiple: of −1, or of other numbers."""
-    if node.op not in ("mul", "div") or not node.dtype.is_float or any(number_of(o) for o in node.operands):
+    if node.op not in ("mul", "div") or not node.dtype.is_float:
         return None
+    if node.op == "mul" and any(number_of(o) for o in node.operands):
+        return None  # the numbers of a product meet below
     operands, result = list(node.operands), Multiple(1.0)
     for k, operand in enumerate(node.operands):
         found = outer_number(operand)
@@ -235,10 +248,12 @@ def negated_number(node: Node, memo: Memo) -> Node | None:
 
 
 def _negated(node: Node) -> tuple[float, Node] | None:
-    """(c, (−c)·x) where the node is c·x, and so where c is multiplied to a smaller operand of a product."""
+    """(c, (−c)·x) where the node is c·x, and so where c, or −1, is multiplied to a smaller operand of a product."""
+    if node.op == "neg":
+        return -1.0, node.operands[0]
     number = number_of(node)
-    if number is not None and node.op == "const":
-        return number.factor, build.const(-number.factor, node.dtype)
+    if number is not None and node.op != "mul":
+        return (number.factor, build.const(-number.factor, node.dtype)) if node.op == "const" else None
     for k, operand in enumerate(node.operands if node.op == "mul" else node.operands[:1] if node.op == "div" else ()):
         if number_of(operand) or not is_whole(operand, node):
             found = _negated(operand)
@@ -341,7 +356,7 @@ def number_of_sum(node: Node, memo: Memo) -> Node | None:
         return None
     for k, operand in enumerate(node.operands[: 1 if node.op == "div" else 2]):
         if _goes_on(operand, memo) and is_whole(operand, node):
-            found = _common(operand, terms_of(operand, memo), _meets(node, memo))
+            found = _common(operand, terms_of(operand, memo), _met(node, memo))
             if found is not None:
                 number, rest = found
                 operands = list(node.operands)
@@ -350,8 +365,10 @@ def number_of_sum(node: Node, memo: Memo) -> Node | None:
     return None
 
 
-def _common(total: Node, terms: list[Multiple], meets: bool) -> tuple[Multiple, list[Multiple]] | None:
-    """A number that all terms have, and the terms without it: where that leaves fewer products, and no more work."""
+def _common(total: Node, terms: list[Multiple], met: Multiple | None) -> tuple[Multiple, list[Multiple]] | None:
+    """A number that all terms have, and the terms without it: where that leaves fewer products, and no more work.
+
+    met: the number that it meets outside."""
     whole = [t for t in terms if t.value is not None and is_whole(t.value, total)]
     before = [t for t in whole if not _is_one(t)]
     scales = {t.scale for t in terms}
@@ -362,7 +379,7 @@ def _common(total: Node, terms: list[Multiple], meets: bool) -> tuple[Multiple, 
             continue
         left = [t for t in rest if t is not None and t.value is not None and is_whole(t.value, total) and not _is_one(t)]
         # an addition takes a product with it, so only where every term is a product one costs something
-        work = (len(left) == len(terms)) + (not meets)
+        work = (len(left) == len(terms)) + (met is None or not _may_meet(met.factor, factor))
         if len(left) < len(before) and work <= (len(before) == len(terms)):
             return Multiple(factor, scale), [t for t in rest if t is not None]
     return None
@@ -380,28 +397,28 @@ def _divided(term: Multiple, factor: float, scale: Node | None, dtype: DType) ->
     return replace(term, factor=quotient, scale=None if scale is not None else term.scale)
 
 
-def _meets(node: Node, memo: Memo) -> bool:
-    """Does a number that leaves a product meet another one there?"""
-    if any(number_of(o) for o in node.operands):
-        return True
-    above = memo.before(node)
+def _met(node: Node, memo: Memo) -> Multiple | None:
+    """The number that a number meets when it leaves a product: beside it there, or on the way up through products."""
+    found = _number_beside(None, node)
+    value = memo.before(node)
     for _ in range(DEEPEST):
-        readers = memo.readers(above)
-        reader = readers[0] if len(readers) == 1 else None
-        if reader is None or reader.op not in ("mul", "div") or not is_whole(above, reader):
-            return False
-        others = [o for o in reader.operands if o is not above]
-        if reader.op == "mul" and any(number_of(o) or _has_number(o) for o in others):
-            return True
-        if reader.op == "div" and reader.operands[0] is not above:
-            return False
-        above = reader
-    return False
+        readers = memo.readers(value)
+        above = readers[0] if len(readers) == 1 else None
+        if found or above is None or above.op not in ("mul", "div") or not is_whole(value, above):
+            return found
+        found = _number_beside(value, above) if value is not above.operands[1] or above.op == "mul" else None
+        value = above
+    return found
 
 
-def _has_number(node: Node) -> bool:
-    found = outer_number(node)
-    return found is not None and not found[0].is_sign
+def _number_beside(value: Node | None, product: Node) -> Multiple | None:
+    """The number that a product's other operand is, or has."""
+    for operand in product.operands if product.op == "mul" else ():
+        if operand is not value:
+            number, outer = number_of(operand), outer_number(operand)
+            if number is not None or (outer is not None and not outer[0].is_sign):
+                return number or outer[0]  # type: ignore[index]
+    return None
 
 
 RULES: tuple[Rule, ...] = (

@@ -96,7 +96,8 @@ FORMS = [
     (-(3 * X) * Y, "(-3 * (x * y))"),
     (3 * (5 * X), "(15 * x)"),
     (((3 * X) * Y) * Z, "(3 * ((x * y) * z))"),
-    (((3 * X) * exp(Y)) * 0.5, "(1.5 * (x * exp(y)))"),
+    (((0.75 * X) * exp(Y)) * 0.5, "(0.375 * (x * exp(y)))"),
+    (2 * (0.25 * X), "(0.5 * x)"),
     ((MEAN * BIG) * exp(BIG), "((1 / B) * (big * exp(big)))"),
     (((MEAN * 0.5) * BIG) * exp(BIG) * 3, "((1.5 * (1 / B)) * (big * exp(big)))"),
     # numbers stand at what is smaller
@@ -111,6 +112,9 @@ FORMS = [
     ((3 * Y) / COL, "(3 * (y / col))"),
     (-(3 * (COL * Y)), "((-3 * col) * y)"),
     (-((MEAN * 3) * BIG), "((-3 * (1 / B)) * big)"),
+    (-(-MEAN / BIG), "((1 / B) / big)"),
+    (Y + (-COL) * X, "(y - (col * x))"),
+    ((3 / V(size_value("B", f64))) * BIG + MEAN * BIG, "((4 * (1 / B)) * big)"),
     (Y + (COL * -3) * X, "(y - ((col * 3) * x))"),
     # signs in sums
     (Y + (-3.0 * X), "(y - (3 * x))"),
@@ -135,9 +139,10 @@ FORMS = [
     # a number of a sum
     ((3 * X + 3 * Y) * Z, "(3 * ((x + y) * z))"),
     ((3 * X - 6 * Y) * Z, "(3 * ((x - (2 * y)) * z))"),
-    (((3 * X - 6) * Z) * 0.5, "(1.5 * ((x - 2) * z))"),
-    (((3 * X - 6) * Z) * exp(Z) * 0.5, "(1.5 * (((x - 2) * z) * exp(z)))"),
-    (((6 - 3 * X) / Z) * 0.5, "(1.5 * ((2 - x) / z))"),
+    (((3 * X - 6) * Z) * 5, "(15 * ((x - 2) * z))"),
+    (((3 * X - 6) * Z) * exp(Z) * 5, "(15 * (((x - 2) * z) * exp(z)))"),
+    (((6 - 3 * X) / Z) * 5, "(15 * ((2 - x) / z))"),
+    (((0.75 * X - 6) * Z) * 0.5, "(0.375 * ((x - 8) * z))"),
     ((3 * X - 6) * Z, "(((3 * x) - 6) * z)"),  # the sum takes its number for nothing
     (((3 * X - 1) * Z) * 0.5, "((((3 * x) - 1) * z) * 0.5)"),  # a third is no float
     (((MEAN * BIG - MEAN) * exp(BIG)) * 0.5, "((0.5 * (1 / B)) * ((big - 1) * exp(big)))"),
@@ -154,6 +159,8 @@ STAY = [
     3 * X - X,
     (X - Y) + (X - Z),  # differences that may be small
     (X + 1) - 1,
+    (X * 3) * 0.5,  # infinite where x·3 is
+    ((3 * X - 6) * Z) * 0.5,
     X / 3.0,
     3.0 / X,
     0.0 * X * Y,  # x·y may be infinite where 0·x is 0

@@ -87,7 +87,7 @@ PATTERNS = {
     "neutral element": [make("mul", A, ONE), make("mul", ONE, A), make("div", A, ONE), make("add", A, num(0)), make("add", num(0), A), make("sub", A, num(0)),
                         make("pow", A, ONE), make("mul", R, ONE)],
     "negation": [make("neg", make("neg", A)), make("mul", A, num(-1)), make("mul", num(-1), A), make("add", A, make("neg", B)), make("add", make("neg", A), B),
-                 make("sub", A, make("neg", R)), make("sub", num(0), A)],
+                 make("sub", A, make("neg", R)), make("sub", make("neg", A), B), make("sub", num(0), A)],
     "power of two": [make("div", A, num(4)), make("div", A, num(-0.5)), make("div", A, num(2.0**-40))],
     "square": [make("pow", B, num(2))],
     "small power": [make("pow", B, num(3)), make("pow", B, num(4)), make("pow", B, num(-1)), make("pow", A, num(0.5))],
@@ -119,7 +119,7 @@ PATTERNS = {
     "like terms": [make("add", A, A), make("sub", make("sub", A, B), B), make("add", make("mul", num(3), A), make("sub", B, make("mul", A, num(-5)))),
                    make("add", make("add", R, A), R)],
     "number of a sum": [make("mul", make("add", make("mul", num(3), A), make("mul", num(3), B)), B),
-                        make("mul", make("div", make("sub", make("mul", num(3), A), num(6)), B), num(0.5))],
+                        make("mul", make("div", make("sub", make("mul", num(3), A), num(6)), B), num(2.5))],
     # stability
     "softmax": [make("div", exp(B), kept(exp(B), 1)), make("div", exp(B), make("broadcast_to", kept(exp(B), 0), shape=A.shape)), make("div", exp(total(B)), total(exp(B)))],
     "quotient": [make("mul", exp(B), make("div", ONE, kept(exp(B), 1))), make("mul", make("div", ONE, kept(exp(B), 1)), exp(B))],
