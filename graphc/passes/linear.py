@@ -1,179 +1,29 @@
-"""Numbers in products and sums: a value as a multiple c·m, a sum as a list of multiples.
+"""Numbers in products and sums: they move outwards, meet there, and like terms of a sum are one.
 
 A number stands outermost in a product, so that what is left of two products can be the same value, numbers that meet
 are one, and a sum takes a number with its addition. Where a product has a small operand, stretched over the others, the
 number stands at that one instead: it is multiplied fewer times.
 
-Numbers are constants, and scalars made of sizes, such as the 1/B of a mean. They only move outwards or to something
-smaller, so rewriting ends. They are not so large or small that moving them could overflow what is not itself near the
-end of the range; and like terms of opposite signs stay apart, since ∞ − ∞ is NaN.
+Numbers only move outwards or to something smaller, so rewriting ends. Like terms of opposite signs stay apart, since
+∞ − ∞ is NaN.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from math import frexp
 
 from ..graph.dtype import DType
 from ..graph.node import Node
 from ..ops import build
-from ..ops.build import const_value, make
+from ..ops.build import make
+from .multiple import Multiple, is_whole, may_meet, multiple, number_of, outer_number, rounded
 from .rewrite import EXACT, VALUE_CHANGING, Memo, Rule, rule
 
-LARGEST = 2.0**60  # of a number that moves; the smallest is its reciprocal
-DEEPEST = 8  # operations that are looked through to see whether a scalar is a number, or meets one
-
-
-# -- multiples -------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Multiple:
-    """factor · scale · value. scale: a scalar made of sizes; value: what is no multiple itself. None stands for 1."""
-
-    factor: float
-    scale: Node | None = None
-    value: Node | None = None
-
-    @property
-    def is_plain(self) -> bool:
-        return self.factor == 1 and self.scale is None
-
-    @property
-    def is_sign(self) -> bool:
-        return self.factor == -1 and self.scale is None
-
-    def times(self, other: Multiple, dtype: DType) -> Multiple | None:
-        """The number times a number inside it; None where they must not meet."""
-        factor = _rounded(self.factor * other.factor, dtype)
-        if factor is None or not _may_meet(self.factor, other.factor):
-            return None
-        both = self.scale is not None and other.scale is not None
-        scale = make("mul", self.scale, other.scale) if both else self.scale or other.scale  # type: ignore[arg-type]
-        return replace(self, factor=factor, scale=scale)
-
-    def node(self, dtype: DType) -> Node:
-        """It as a node."""
-        value, number = self.value, replace(self, value=None)
-        if value is None:
-            return _number_node(number, dtype)
-        if number.is_plain:
-            return value
-        return make("neg", value) if number.is_sign else _placed(_number_node(number, dtype), value)
-
-
-def _may_meet(outer: float, inner: float) -> bool:
-    """Is outer·(inner·x) the product by one number? Not if inner·x may overflow where the whole does not: (x·2)/2 is ∞
-    for large x."""
-    return not abs(outer) < 1 < abs(inner)
-
-
-def _rounded(factor: float, dtype: DType) -> float | None:
-    """A number in the precision of its type; None where it is too large or too small to move."""
-    factor = float(dtype.numpy.type(factor)) if abs(factor) <= LARGEST else 0.0
-    return factor if 1 / LARGEST <= abs(factor) <= LARGEST else None
-
-
-def _number_node(number: Multiple, dtype: DType) -> Node:
-    if number.scale is None:
-        return build.const(number.factor, dtype)
-    if number.is_plain or number.factor == 1:
-        return number.scale
-    return make("neg", number.scale) if number.factor == -1 else make("mul", build.const(number.factor, dtype), number.scale)
-
-
-def _placed(number: Node, value: Node) -> Node:
-    """number · value, multiplied where the value is smallest."""
-    k = _smallest(value)
-    if k is None:
-        return make("mul", number, value)
-    operands = list(value.operands)
-    operands[k] = _placed(number, operands[k])
-    return make(value.op, *operands)
-
-
-def _smallest(node: Node) -> int | None:
-    """The operand of a product, or of a quotient the dividend, that has fewer elements than the result. Not a
-    constant: the product of two might leave the range where that with the result does not."""
-    if node.op not in ("mul", "div"):
-        return None
-    factors = node.operands if node.op == "mul" else node.operands[:1]
-    small = [k for k, o in enumerate(factors) if not (is_whole(o, node) or o.op == "const" or number_of(o))]
-    return min(small, key=lambda k: sum(e != 1 for e in node.operands[k].shape), default=None)
-
-
-def is_whole(operand: Node, node: Node) -> bool:
-    """Has an operand as many elements as the node?"""
-    return operand.type.numel == node.type.numel
-
-
-def number_of(node: Node, depth: int = DEEPEST) -> Multiple | None:
-    """A node that is a number, as a multiple of 1."""
-    if node.shape or not node.dtype.is_float or depth == 0:
-        return None
-    constant = const_value(node)
-    if constant is not None:
-        return Multiple(float(constant)) if 1 / LARGEST <= abs(constant) <= LARGEST else None
-    if node.op == "size":
-        return Multiple(1.0, node)
-    if node.op not in ("neg", "mul", "div"):
-        return None
-    numbers = []
-    for operand in node.operands:
-        number = number_of(operand, depth - 1)
-        if number is None:
-            return None
-        numbers.append(number)
-    if node.op == "neg":
-        return replace(numbers[0], factor=-numbers[0].factor)
-    if node.op == "mul":
-        return numbers[0].times(numbers[1], node.dtype)
-    above, below = numbers
-    if above.scale is None and below.factor == 1:  # c/B is c·(1/B)
-        return Multiple(above.factor, make("div", build.const(1, node.dtype), below.node(node.dtype)))
-    return Multiple(1.0, node)
-
-
-def outer_number(node: Node) -> tuple[Multiple, Node] | None:
-    """(number, x) where the node is number·x, x·number or −x, and x as large as it."""
-    if not node.dtype.is_float or number_of(node):
-        return None
-    if node.op == "neg":
-        return Multiple(-1.0), node.operands[0]
-    if node.op == "mul":
-        for number, x in (node.operands, node.operands[::-1]):
-            found = number_of(number)
-            if found is not None:
-                return found, x
-    return None
-
-
-def multiple(node: Node) -> Multiple:
-    """A node as a multiple."""
-    result, value = Multiple(1.0), node
-    while True:
-        number = number_of(value)
-        found = (number, None) if number is not None else outer_number(value) or _inner_number(value)
-        product = result.times(found[0], node.dtype) if found is not None else None
-        if found is None or product is None:
-            return replace(result, value=value)
-        result, rest = product, found[1]
-        if rest is None:
-            return result
-        value = rest
-
-
-def _inner_number(node: Node) -> tuple[Multiple, Node] | None:
-    """(number, s·y) where the node is (number·s)·y and s is smaller than y."""
-    k = _smallest(node) if node.dtype.is_float else None
-    if k is None:
-        return None
-    inner = multiple(node.operands[k])
-    if inner.is_plain or inner.value is None:
-        return None
-    operands = list(node.operands)
-    operands[k] = inner.value
-    return replace(inner, value=None), make(node.op, *operands)
+ARITHMETIC = ("neg", "add", "sub", "mul", "div")
+FARTHEST = 8  # products that are looked through to see whether a number meets another
 
 
 # -- products --------------------------------------------------------------------------------------------------------
@@ -183,7 +33,11 @@ def sign_of_product(node: Node, memo: Memo) -> Node | None:
     return taken.node(node.dtype) if taken is not None else None
 
 
-@rule("number of a product", VALUE_CHANGING, "(c·x)·y = c·(x·y), and so for quotients: x·y may be there, c may meet another")
+@rule(
+    "number of a product",
+    VALUE_CHANGING,
+    "(c·x)·y = c·(x·y), and so for quotients: x·y may be there, c may meet another",
+)
 def number_of_product(node: Node, memo: Memo) -> Node | None:
     taken = _taken(node, memo, signs=False)
     return taken.node(node.dtype) if taken is not None else None
@@ -262,6 +116,18 @@ def _negated(node: Node) -> tuple[float, Node] | None:
     return None
 
 
+@rule("number of a movement", EXACT, "a reshape or transpose of c·x is c times that of x, where arithmetic reads it")
+def number_of_movement(node: Node, memo: Memo) -> Node | None:
+    if node.op not in ("reshape", "transpose") or not memo.read_once(node.operands[0]):
+        return None
+    found = outer_number(node.operands[0])
+    readers = memo.readers(node)
+    if found is None or not readers or any(r is None or r.op not in ARITHMETIC for r in readers):
+        return None
+    number, x = found
+    return replace(number, value=make(node.op, x, **dict(node.attrs))).node(node.dtype)
+
+
 # -- sums ------------------------------------------------------------------------------------------------------------
 def terms_of(node: Node, memo: Memo) -> list[Multiple]:
     """A chain of additions and subtractions as its terms, in the order in which they are added.
@@ -327,7 +193,11 @@ def sum_of(terms: Iterable[Multiple], dtype: DType) -> Node:
     return make("neg", total) if negative else total
 
 
-@rule("like terms", VALUE_CHANGING, "c·x + … + d·x = (c + d)·x + …, for numbers of one sign: one addition less, one rounding")
+@rule(
+    "like terms",
+    VALUE_CHANGING,
+    "c·x + … + d·x = (c + d)·x + …, for numbers of one sign: one addition less, one rounding",
+)
 def like_terms(node: Node, memo: Memo) -> Node | None:
     if not _is_sum(node) or _is_inside_sum(node, memo):
         return None
@@ -336,7 +206,7 @@ def like_terms(node: Node, memo: Memo) -> Node | None:
     kept: list[Multiple | tuple[bool, Node | None, Node | None]] = []
     for term in terms:
         key = term.factor < 0, term.scale, term.value
-        factor = _rounded(together[key].factor + term.factor, node.dtype) if key in together else None
+        factor = rounded(together[key].factor + term.factor, node.dtype) if key in together else None
         if factor is not None:
             together[key] = replace(term, factor=factor)
         elif key in together:  # the number would be too large
@@ -350,7 +220,11 @@ def like_terms(node: Node, memo: Memo) -> Node | None:
     return build.broadcast_to(total, node.shape)
 
 
-@rule("number of a sum", VALUE_CHANGING, "(c·x + d)·y = c·((x + d/c)·y) where c divides d: the number meets others outside")
+@rule(
+    "number of a sum",
+    VALUE_CHANGING,
+    "(c·x + d)·y = c·((x + d/c)·y) where c divides d: the number meets others outside",
+)
 def number_of_sum(node: Node, memo: Memo) -> Node | None:
     if node.op not in ("mul", "div") or not node.dtype.is_float:
         return None
@@ -369,29 +243,30 @@ def _common(total: Node, terms: list[Multiple], met: Multiple | None) -> tuple[M
     """A number that all terms have, and the terms without it: where that leaves fewer products, and no more work.
 
     met: the number that it meets outside."""
-    whole = [t for t in terms if t.value is not None and is_whole(t.value, total)]
-    before = [t for t in whole if not _is_one(t)]
+    before = _products(terms, total)
     scales = {t.scale for t in terms}
     scale = scales.pop() if len(scales) == 1 else None
     for factor in dict.fromkeys(abs(t.factor) for t in before):
-        rest = [_divided(t, factor, scale, total.dtype) for t in terms]
-        if any(t is None for t in rest):
+        rest = [t for t in (_divided(t, factor, scale, total.dtype) for t in terms) if t is not None]
+        if len(rest) < len(terms):
             continue
-        left = [t for t in rest if t is not None and t.value is not None and is_whole(t.value, total) and not _is_one(t)]
+        left = _products(rest, total)
         # an addition takes a product with it, so only where every term is a product one costs something
-        work = (len(left) == len(terms)) + (met is None or not _may_meet(met.factor, factor))
+        work = (len(left) == len(terms)) + (met is None or not may_meet(met.factor, factor))
         if len(left) < len(before) and work <= (len(before) == len(terms)):
-            return Multiple(factor, scale), [t for t in rest if t is not None]
+            return Multiple(factor, scale), rest
     return None
 
 
-def _is_one(term: Multiple) -> bool:
-    return abs(term.factor) == 1 and term.scale is None
+def _products(terms: Iterable[Multiple], total: Node) -> list[Multiple]:
+    """The terms as large as their sum that have a number other than 1 and −1."""
+    whole = (t for t in terms if t.value is not None and is_whole(t.value, total))
+    return [t for t in whole if not (t.is_plain or t.is_sign)]
 
 
 def _divided(term: Multiple, factor: float, scale: Node | None, dtype: DType) -> Multiple | None:
     """A term without a number, where the quotient is exact."""
-    quotient = _rounded(term.factor / factor, dtype)
+    quotient = rounded(term.factor / factor, dtype)
     if quotient is None or Fraction(quotient) * Fraction(factor) != Fraction(term.factor):
         return None
     return replace(term, factor=quotient, scale=None if scale is not None else term.scale)
@@ -401,7 +276,7 @@ def _met(node: Node, memo: Memo) -> Multiple | None:
     """The number that a number meets when it leaves a product: beside it there, or on the way up through products."""
     found = _number_beside(None, node)
     value = memo.before(node)
-    for _ in range(DEEPEST):
+    for _ in range(FARTHEST):
         readers = memo.readers(value)
         above = readers[0] if len(readers) == 1 else None
         if found or above is None or above.op not in ("mul", "div") or not is_whole(value, above):
@@ -426,6 +301,7 @@ RULES: tuple[Rule, ...] = (
     negated_number,
     numbers_of_product,
     number_of_product,
+    number_of_movement,
     like_terms,
     number_of_sum,
 )

@@ -25,7 +25,7 @@ class V:
     def __init__(self, node):
         self.node = node
 
-    def _two(op, swap=False):  # noqa: N805
+    def _two(op, swap=False):
         def method(self, other):
             pair = [self, other][:: -1 if swap else 1]
             return V(make(op, *(o.node if isinstance(o, V) else const(o, self.node.dtype) for o in pair)))
@@ -222,6 +222,21 @@ def test_a_gradient():
     assert form == f"(({a} - ({b} * ((y * exp(x)) * x))) + ({d} * ((exp(x) - 4) * (1 - (y * y)))))"
 
 
+def test_numbers_pass_movements_to_arithmetic():
+    def flat(v):
+        return V(make("reshape", v.node, shape=(size(12),)))
+
+    def turned(v):
+        return V(make("transpose", v.node, perm=(1, 0)))
+
+    assert optimised(flat(0.5 * X) + flat(0.25 * X)) == ["(0.75 * reshape(x))"]
+    assert optimised(2 * flat(MEAN * X)) == ["((2 * (1 / B)) * reshape(x))"]
+    assert optimised(exp(Y) - turned(turned(-X) * 3)) == ["(exp(y) + (3 * x))"]
+    assert optimised(flat(3 * X)) == ["reshape((3 * x))"]
+    product = V(make("einsum", turned(3 * X).node, Y.node, spec="ab,bc->ac"))
+    assert optimised(product) == ["einsum((3 * x), y)"], "a product reads it transposed"
+
+
 # -- values ----------------------------------------------------------------------------------------------------------
 ALL = [v for v, _ in FORMS] + STAY
 RNG = np.random.default_rng(0)
@@ -284,7 +299,8 @@ def test_powers_of_two_are_exact():
 
 def test_every_rewrite_is_proved():
     fired = Firings()
-    for value in ALL:
+    turned = V(make("transpose", (3 * X).node, perm=(1, 0)))
+    for value in (*ALL, -turned):
         rewrite(graph_of(value), default.OPTIMISE, fired)
     findings = {f.subject.split(" (")[0]: f.standing for f in rewrites(fired)}
     assert {r.name for r in linear.RULES} <= set(findings)

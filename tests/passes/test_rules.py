@@ -116,6 +116,8 @@ PATTERNS = {
     "numbers of a product": [make("mul", num(3), make("mul", A, num(5))), make("mul", num(3), make("mul", R, B)), make("mul", make("neg", A), num(3))],
     "number of a product": [make("mul", make("mul", num(3), A), B), make("mul", A, make("mul", B, num(3))), make("div", make("mul", num(3), B), A),
                             make("div", B, make("mul", num(4), A)), make("mul", make("mul", num(3), A), make("mul", num(3), A))],
+    "number of a movement": [make("add", make("transpose", make("mul", num(3), A), perm=(1, 0)), make("exp", make("transpose", B, perm=(1, 0)))),
+                             make("neg", make("reshape", make("neg", A), shape=(size(12),))), make("mul", make("reshape", make("mul", B, num(3)), shape=(size(12),)), SCALAR)],
     "like terms": [make("add", A, A), make("sub", make("sub", A, B), B), make("add", make("mul", num(3), A), make("sub", B, make("mul", A, num(-5)))),
                    make("add", make("add", R, A), R)],
     "number of a sum": [make("mul", make("add", make("mul", num(3), A), make("mul", num(3), B)), B),
