@@ -93,7 +93,7 @@ def _smallest(node: Node) -> int | None:
 
 def is_whole(operand: Node, node: Node) -> bool:
     """Has an operand as many elements as the node?"""
-    return operand.type.numel == node.type.numel
+    return operand.shape == node.shape or operand.type.numel == node.type.numel
 
 
 def number_of(node: Node, depth: int = DEEPEST) -> Multiple | None:
