@@ -55,6 +55,8 @@ def _taken(node: Node, memo: Memo, signs: bool) -> Multiple | None:
         if found is None or found[0].is_sign is not signs or not is_whole(operand, node):
             continue
         number, x = found
+        if outer_number(x) is not None:
+            continue  # two numbers that may not meet: each would move through all of a long product
         if node.op == "div" and k == 1:
             if number.scale is not None or abs(frexp(number.factor)[0]) != 0.5:
                 continue
