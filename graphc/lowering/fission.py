@@ -126,20 +126,30 @@ def _segments(items: list[Statement]) -> list[list[Statement]]:
     """The statements in order, cut before a long function of what another in the same segment gave."""
     segments: list[list[Statement]] = [[]]
     late: set[str] = set()  # what waits for a long function of the segment
-    notes = 0
     for item in items:
         long = any(WEIGHTS.get(e.op, 1) >= LONG for e in leaves(item))
         waits = any(e.op == "local" and e.value in late for e in leaves(item))
         if long and waits:
-            last = segments[-1]  # the comments just before go with it
-            segments[-1], ahead = last[: len(last) - notes], last[len(last) - notes :]
-            segments.append(ahead)
+            last = segments[-1]
+            kept = len(last)
+            while _goes_with_next(last[kept - 1]):
+                kept -= 1
+            segments[-1:] = [last[:kept], last[kept:]]
             late = set()
         segments[-1].append(item)
         if isinstance(item, Assign) and (long or waits):
             late.add(item.local)
-        notes = notes + 1 if isinstance(item, Note) else 0
     return segments
+
+
+def _goes_with_next(item: Statement) -> bool:
+    """Does the last statement of a segment serve the next one as well: a comment, or something light of one register,
+    which waits in its stead?"""
+    if not isinstance(item, Assign):
+        return isinstance(item, Note)
+    read = {e.value for e in leaves(item) if e.op == "local"}
+    light = all(WEIGHTS.get(e.op, 1) < LONG and e.op != "load" for e in leaves(item))
+    return light and len(read) == 1
 
 
 def _waiting(segments: list[list[Statement]]) -> dict[str, DType]:

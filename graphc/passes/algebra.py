@@ -33,7 +33,7 @@ def neutral(node: Node, memo: Memo) -> Node | None:
     return None
 
 
-@rule("negation", EXACT, "−(−x) = x; x·(−1) = −x; x + (−y) = x − y; x − (−y) = x + y; 0 − x = −x")
+@rule("negation", EXACT, "−(−x) = x; x·(−1) = −x; x + (−y) = x − y; x − (−y) = x + y; −x − y = −(x + y); 0 − x = −x")
 def negation(node: Node, memo: Memo) -> Node | None:
     if node.op == "neg" and node.operands[0].op == "neg":
         return node.operands[0].operands[0]
@@ -47,6 +47,8 @@ def negation(node: Node, memo: Memo) -> Node | None:
             return make("sub" if node.op == "add" else "add", a, b.operands[0])
         if node.op == "add" and a.op == "neg":
             return make("sub", b, a.operands[0])
+        if node.op == "sub" and a.op == "neg" and memo.read_once(a):
+            return make("neg", make("add", a.operands[0], b))
         if node.op == "sub" and _is(a, 0):
             return make("neg", build.broadcast_to(b, node.shape))
     return None

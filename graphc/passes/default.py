@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from ..graph.graph import Graph
-from . import algebra, fold, loops, parts
+from . import algebra, fold, linear, loops, parts
 from . import stabilise as stable
 from .rewrite import LIMIT, Firings, Rule, rewrite
 
 # stop_gradient counts until gradients are expanded, so the rule that drops it comes after
 CANONICAL: tuple[Rule, ...] = (*fold.RULES, algebra.compose_movements, algebra.commutative)
 STABILISE: tuple[Rule, ...] = stable.RULES
-OPTIMISE: tuple[Rule, ...] = (*fold.RULES, *algebra.RULES, *parts.RULES)
+OPTIMISE: tuple[Rule, ...] = (*fold.RULES, *algebra.RULES, *linear.RULES, *parts.RULES)
 
 
 def canonicalise(graph: Graph, fired: Firings | None = None) -> Graph:

@@ -16,7 +16,45 @@ LIMIT = 50  # rounds; rules shrink or stabilise a graph, so few are needed
 MOST_INSTANCES = 8  # of each rule that are kept to be proved
 
 
-Memo = dict[object, Node]  # what a rule remembers in one round over a graph
+class Memo(dict[object, Node]):
+    """What rules remember in one round over a graph, and what they may ask of it: who reads a node, and is it there?
+
+    Rules see nodes over operands that this round has rewritten. What is told of such a node is what the graph had in its
+    place before the round. So it serves to choose between forms that are both right, and no rule may need it to be.
+    """
+
+    def __init__(self, graph: Graph):
+        super().__init__()
+        self._readers: dict[Node, list[Node | None]] = {root: [None] for root in graph.roots}
+        for node in graph.nodes:
+            for operand in node.operands:
+                self._readers.setdefault(operand, []).append(node)
+        self._known = set(graph.nodes)
+        self._before: dict[Node, Node] = {}
+
+    def replace(self, old: Node, new: Node) -> None:
+        """`new` stands from now on where `old` stood."""
+        if new is not old:
+            self._readers[new] = self._readers.get(new, []) + self._readers.get(old, [])
+            self._known.add(new)
+            self._before.setdefault(new, self._before.get(old, old))
+
+    def readers(self, node: Node) -> list[Node | None]:
+        """The nodes that read a node, each as often as it reads it; None stands for the caller of the graph. Empty for
+        a node that a rule has just made."""
+        return self._readers.get(node, [])
+
+    def read_once(self, node: Node) -> bool:
+        """Has a node one reader, so that it is gone if that reader does without it?"""
+        return len(self.readers(node)) <= 1
+
+    def before(self, node: Node) -> Node:
+        """What stood in the place of a node before the round."""
+        return self._before.get(node, node)
+
+    def has(self, node: Node) -> bool:
+        """Is the node computed anyway?"""
+        return node in self._known
 
 
 @dataclass(frozen=True)
@@ -62,10 +100,11 @@ def rewrite(graph: Graph, rules: Sequence[Rule], fired: Firings | None = None) -
 
 def _round(graph: Graph, rules: Sequence[Rule], fired: Firings | None, bodies: dict[Node, Node]) -> Graph:
     """bodies: loops whose steps are rewritten already, before → after."""
-    memo: Memo = {}
+    memo = Memo(graph)
 
     def change(node: Node, operands: tuple[Node, ...]) -> Node:
         result = with_operands(node, operands)
+        memo.replace(node, result)
         if result.op == "scan":
             if result not in bodies:
                 done = with_body(result, lambda step: rewrite(step, rules, fired), graph.tables)
@@ -76,6 +115,7 @@ def _round(graph: Graph, rules: Sequence[Rule], fired: Firings | None, bodies: d
             if changed is None:
                 break
             graph.tables.inherit(changed, result)
+            memo.replace(result, changed)
             result = changed
         _inherit_inner(graph, result, node)
         return result
