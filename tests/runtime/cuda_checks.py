@@ -102,6 +102,13 @@ def recurrence(x: gc.f32["T", "B", 2], n: gc.i32["B"]):
 
 
 @gc.model
+def lstm_lm(x: gc.i64["B", "T"], y: gc.i64["B", "T"]):
+    e = gc.take(gc.param("e", (5, 3), init="normal"), x, axis=0)
+    hs, _ = gc.nn.lstm(e, 4)
+    return gc.outputs(loss=gc.nn.cross_entropy(gc.nn.linear(hs, 5, name="out"), y))
+
+
+@gc.model
 def counter(x: gc.f32["B"]):
     seen = gc.state("seen", (), init=0.0)
     scale = gc.param("scale", (), init=1.0)
@@ -119,6 +126,7 @@ FAMILIES: list[tuple[Any, dict[str, Any]]] = [
     (recurrence, dict(x=RNG.normal(size=(3, 2, 2)), n=np.array([2, 3], np.int32))),
 ]
 BATCH = dict(x=RNG.normal(size=(9, 4)), label=RNG.integers(0, 3, 9))
+TEXT = dict(x=RNG.integers(0, 5, (2, 3)), y=RNG.integers(0, 5, (2, 3)))
 
 
 # -- checks ----------------------------------------------------------------------------------------------------------
@@ -133,16 +141,17 @@ def families() -> None:
 
 
 def training() -> None:
-    """Ten steps of Adam end where the CPU's do; the host's arrays show each step."""
-    on_gpu, on_cpu = (
-        gc.compile(network, target=t, dtype="float64", optimiser=gc.train.Adam(0.1)) for t in ("cuda", "cpu")
-    )
-    losses = [(float(on_gpu.step(**BATCH)["loss"]), float(on_cpu.step(**BATCH)["loss"])) for _ in range(10)]
-    assert losses[-1][1] < losses[0][1]
-    np.testing.assert_allclose(*np.array(losses).T, rtol=1e-5)
-    for name, array in on_cpu.params.items():
-        np.testing.assert_allclose(on_gpu.params[name], array, 1e-5, 1e-7, err_msg=name)
-    assert int(on_gpu.states["optimiser/step"]) == 10
+    """Steps of Adam end where the CPU's do, for ten of a network and five of an LSTM; the host's arrays show each step."""
+    for model, batch, steps in ((network, BATCH, 10), (lstm_lm, TEXT, 5)):
+        on_gpu, on_cpu = (
+            gc.compile(model, target=t, dtype="float64", optimiser=gc.train.Adam(0.1)) for t in ("cuda", "cpu")
+        )
+        losses = [(float(on_gpu.step(**batch)["loss"]), float(on_cpu.step(**batch)["loss"])) for _ in range(steps)]
+        assert losses[-1][1] < losses[0][1]
+        np.testing.assert_allclose(*np.array(losses).T, rtol=1e-5)
+        for name, array in on_cpu.params.items():
+            np.testing.assert_allclose(on_gpu.params[name], array, 1e-5, 1e-7, err_msg=f"{model.name}: {name}")
+        assert int(on_gpu.states["optimiser/step"]) == steps
 
 
 def variables() -> None:

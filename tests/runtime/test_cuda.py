@@ -24,7 +24,7 @@ from graphc.runtime.cache import KernelSource
 from . import cuda_checks
 
 installed = importlib.util.find_spec("numba_cuda") is not None
-needs_numba_cuda = pytest.mark.skipif(not installed, reason="numba-cuda is not installed: pip install 'graphc[cuda]'")
+needs_numba_cuda = pytest.mark.skipif(not installed, reason="numba-cuda is not installed: pip install -e '.[cuda]'")
 
 
 def in_simulator(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -58,9 +58,10 @@ def test_a_compiled_folder_runs_by_itself(tmp_path):
 
 @needs_numba_cuda
 @pytest.mark.parametrize("cc", [80, 90])
-def test_every_kernel_of_the_network_becomes_ptx(cc):
+@pytest.mark.parametrize("model", [cuda_checks.network, cuda_checks.lstm_lm], ids=lambda m: m.name)
+def test_every_kernel_becomes_ptx(model, cc):
     """Forward, gradient and step, in the model's own precision: float32 is nowhere widened."""
-    module = trace_models([cuda_checks.network], "network", f32, {}, gc.train.Adam(0.1))
+    module = trace_models([model], model.name, f32, {}, gc.train.Adam(0.1))
     compilation = Compilation(module, Options("cuda"))
     texts = compilation.ptx(cc)
     assert {"fixed_gemm_f32", "fixed_check_index_i64"} <= texts.keys()
@@ -85,7 +86,7 @@ def test_without_the_extra_a_message_says_how(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(GraphcError, match="numba-cuda") as caught:
         gc.compile(cuda_checks.counter, target="cuda")
-    assert "pip install 'graphc[cuda]'" in str(caught.value)
+    assert "pip install -e '.[cuda]' in graphc's folder" in str(caught.value)
 
 
 @needs_numba_cuda
