@@ -206,6 +206,11 @@ def _replace(target: Path, files: Mapping[str, bytes]) -> None:
         ) from error
 
 
+def checkpoint_of(target: Path) -> Path:
+    """Where the checkpoint of a training lies that makes the folder `target`."""
+    return target.parent / f"{target.name}.checkpoint.safetensors"
+
+
 def check_place(target: Path) -> None:
     """ArtifactError where something other than a compiled model stands in the place of one."""
     if target.exists() and not (target / "manifest.json").exists() and (not target.is_dir() or any(target.iterdir())):
@@ -332,9 +337,20 @@ def _read(place: Path, name: str) -> bytes:
 
 def _manifest(place: Path) -> dict[str, Any]:
     if not place.is_dir():
+        stopped = checkpoint_of(place).exists()
         raise ArtifactError(
-            f"there is no compiled model at {place}", how="graphc compile model.py -o build makes build/model"
+            f"there is no compiled model at {place}",
+            how="its training was stopped: graphc train … --resume finishes it"
+            if stopped
+            else "graphc compile model.py -o build makes build/model",
         )
+    if not (place / "manifest.json").exists():
+        models = sorted(f.parent for f in place.glob("*/manifest.json") if not f.parent.name.startswith("."))
+        if models:
+            raise ArtifactError(
+                f"{place} is no compiled model, but holds some: {', '.join(m.name for m in models)}",
+                how=f"give one of them, such as {models[-1]}",
+            )
     text = _read(place, "manifest.json")
     try:
         manifest = json.loads(text)

@@ -215,7 +215,7 @@ class Binder:
             packed = self.packed.operand(name, start, t, n, k, ldb, bool(trans_b))
             arguments[1] = (ZERO_SLOT, address(packed))
         operand = Operand(number, offset.evaluate(self.sizes), t, n, k, ldb, bool(trans_b))
-        if operand in panels:
+        if batch == 1 and operand in panels:
             plan = products.plan(t, m, n, k, lda, ldb, bool(trans_a), bool(trans_b), bool(accumulate), True, parts)
             arguments[1] = panels[operand]
         bounds = cut(batch, 1, self._parts(time * batch)) if several else cut(plan.extent, plan.grain, parts)

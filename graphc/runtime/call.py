@@ -63,7 +63,7 @@ class Binding:
     def __init__(self, bound: Bound, arguments: list[Argument], outputs: list[Results], updated: list[Array]):
         self.bound, self.arguments, self.outputs, self._updated = bound, arguments, outputs, updated
         self.own: Mapping[int, Array] = {}  # results that are written where the caller wants them, by buffer number
-        self._given: tuple[tuple[str, Array, tuple[int, ...]], ...] = ()  # the same as `out` had them, with shapes
+        self._given: tuple[tuple[str, Array, np.dtype[Any], tuple[int, ...], int], ...] = ()  # as `out` had them
         self._guard()
 
     def _guard(self) -> None:
@@ -74,7 +74,8 @@ class Binding:
 
     def adopt(self, out: Mapping[str, Array], own: Mapping[int, Array]) -> None:
         """Write results into arrays of the caller's from now on, and hold these; `own` is what `out` has, checked."""
-        self.own, self._given = own, tuple((name, array, array.shape) for name, array in out.items())
+        self.own = own
+        self._given = tuple((name, a, a.dtype, a.shape, address_at_once(a)) for name, a in out.items())
         for number, array in own.items():
             self.bound.bind(number, array)
         self._guard()
@@ -83,9 +84,13 @@ class Binding:
         """Are these the arrays that were adopted last, and still as they were?"""
         if type(out) is not dict or len(out) != len(self._given):
             return False
-        for name, array, shape in self._given:
-            if out.get(name) is not array or array.shape != shape or not array.flags.writeable:
-                return False
+        try:
+            for name, array, dtype, shape, place in self._given:
+                same = out.get(name) is array and array.dtype is dtype and array.shape == shape
+                if not same or address_at_once(array) != place:
+                    return False
+        except TypeError:  # no longer writable, or contiguous
+            return False
         return True
 
     def take(self, given: Mapping[str, Any]) -> bool:
@@ -313,12 +318,18 @@ class Call:
             if name not in known:
                 raise unknown("output", name, sorted({n.removeprefix("grad:") for n in known}))
             result = known[name]
-            fits = array.shape == result.shape and array.dtype == result.dtype
-            if not (fits and array.flags.c_contiguous and array.flags.writeable):
+            wrong = []
+            if array.shape != result.shape or array.dtype != result.dtype:
+                wrong.append(f"{array.dtype} {array.shape}")
+            wrong += ["read-only"] * (not array.flags.writeable)
+            wrong += ["not contiguous, or not in C's order"] * (not array.flags.c_contiguous)
+            if wrong:
                 raise InputError(
                     f"out[{name!r}] must be a writable, contiguous array of {result.dtype} of the shape"
-                    f" {result.shape}, not {array.dtype} {array.shape}"
+                    f" {result.shape}; it is {', '.join(wrong)}"
                 )
+            if result.number in checked:
+                raise InputError(f"out= gives {name.removeprefix('grad:')!r} two arrays", how="pass one")
             checked[result.number] = array
             if array.size:
                 spans.append((*_span(array), name))

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from ..codegen import primitives, randomness, vecmath
-from ..errors import GraphcError
+from ..errors import GraphcError, extra
 from .cache import KernelSource
 
 Namespace = dict[str, Any]
@@ -41,7 +41,7 @@ MOST_BLOCKS = 1024
 def numba_cuda() -> Any:
     """numba.cuda. GraphcError where the `cuda` extra is not installed."""
     if importlib.util.find_spec("numba_cuda") is None:
-        raise GraphcError("the target cuda needs numba-cuda, which is not installed", how="pip install 'graphc[cuda]'")
+        raise GraphcError("the target cuda needs numba-cuda, which is not installed", how=extra("cuda"))
     from numba import cuda
 
     return cuda
@@ -247,7 +247,7 @@ def ptx(kernel: KernelSource, cc: int) -> str:
     try:
         text, _ = numba_cuda().compile(_python(kernel), signature, **options)
     except DynamicLibNotFoundError as error:
-        raise GraphcError("NVIDIA's compiler libraries are not installed", how="pip install 'graphc[cuda]'") from error
+        raise GraphcError("NVIDIA's compiler libraries are not installed", how=extra("cuda")) from error
     made_for = re.search(r"^\.target sm_(\d+)", text, re.MULTILINE)
     if made_for is None or int(made_for[1]) != cc:  # the nearest that is known is taken without a word
         nearest = made_for[1] if made_for else "none"

@@ -124,7 +124,7 @@ def fixed_sources() -> dict[str, KernelSource]:
     kernels = [KernelSource("run", _RUN, ("i64*", "i64*", "i64", "i64*")),
                KernelSource("part", threads.PART_TEXT, ("i64*", "i64*", "i64")),
                KernelSource("share", threads.SHARE_TEXT, words),
-               KernelSource("work", threads.WORK_TEXT, words[:1]),
+               KernelSource("work", threads.WORK_TEXT, ("i64*", "i64")),
                KernelSource("copy", _COPY, ("u8*", "u8*", "i64")),
                *products.sources()]
     for t in ("f32", "f64", "i32", "i64"):

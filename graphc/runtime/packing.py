@@ -33,5 +33,5 @@ class Packed:
             program.bind(first, source)
             program.bind(first + 1, target)
             program.run()
-            self._made[key] = target
+            self._made.setdefault(key, target)  # another thread may have been faster: its array's address is in use
         return self._made[key]

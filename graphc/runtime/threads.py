@@ -28,8 +28,8 @@ VARIABLE = "GRAPHC_NUM_THREADS"
 TICKET, DONE, BUSY, SLEEPING, CODE, SLOTS, WORKERS, PART, SHARE, POST, WAIT, SEMAPHORE, GETCPU, HOME = (
     8 * i for i in range(14))
 TABLE_WORDS = 8 * 16
-MOST_PARTS = 1 << 15  # a ticket holds the number of parts and of the next one in 16 bits each
-SPINS = 4000          # looks at the table before a worker sleeps: about a tenth of a millisecond
+SPINS = 4000   # looks at the table before a worker sleeps: about a tenth of a millisecond
+STAY = 1000    # parts that a worker does where it is, if there is no other processor, before it looks again
 
 PART_TEXT = '''
 def part(code, slots, p):
@@ -85,14 +85,17 @@ def share(code, slots, table):
 '''
 
 WORK_TEXT = f'''
-def work(table):
-    """A worker: take parts from the table, until it is on the processor of the thread that shares them out."""
+def work(table, stay):
+    """A worker: take parts from the table, until it is on the processor of the thread that shares them out.
+
+    stay: so many parts it takes there too.
+    """
     arguments = scratch()
     spins = 0
     while True:
         ticket = atomic_load(table, {TICKET})
         if (ticket & 65535) < (ticket >> 16):
-            if table[{GETCPU}] != 0:
+            if table[{GETCPU}] != 0 and stay <= 0:
                 arguments[0] = 0
                 ccall(table[{GETCPU}], address(arguments), 0, 0)
                 if arguments[0] == table[{HOME}]:
@@ -105,6 +108,7 @@ def work(table):
                 arguments[2] = p
                 call(table[{PART}], arguments)
                 atomic_add(table, {DONE}, 1)
+                stay -= 1
             spins = 0
         elif spins < {SPINS}:
             pause()
@@ -173,13 +177,15 @@ class _Pool:
 
     def _serve(self, work: Any) -> None:
         """What a worker's thread runs: it works, and moves whenever it is in the way."""
-        place = (ctypes.c_int64 * 1)(self.address)
+        allowed = os.sched_getaffinity(0)  # as the thread had it that made this one
+        arguments = (ctypes.c_int64 * 2)(self.address, 0)
         while True:
-            work(ctypes.addressof(place))
+            work(ctypes.addressof(arguments))
             try:
-                os.sched_setaffinity(0, os.sched_getaffinity(os.getpid()) - {self.table[HOME]})
+                os.sched_setaffinity(0, allowed - {self.table[HOME]})
+                arguments[1] = 0
             except OSError:  # there is no other processor
-                self.table[GETCPU] = 0
+                arguments[1] = STAY
 
 
 def _address(function: Any) -> int:

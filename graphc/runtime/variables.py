@@ -38,6 +38,8 @@ class Arrays(Mapping[str, Array]):
     def __setitem__(self, name: str, value: Any) -> None:
         target = self[name]
         try:
+            if np.asarray(value).dtype.kind == "c":
+                raise TypeError("it is complex")
             new = np.asarray(value, target.dtype)
         except (TypeError, ValueError) as error:
             raise InputError(f"the {self.kind} {name!r} cannot be set: {error}") from error

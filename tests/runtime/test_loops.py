@@ -112,3 +112,32 @@ def test_a_profile_times_a_loop_as_a_whole(trained):
     found = profile(m.entries["lm"], "gradient", {"x": data[:T], "y": data[1 : T + 1]}, runs=4)
     assert len(found.timings) == len(found.program.instructions)
     assert sum(t.instruction.kernel.startswith("loop: ") for t in found.timings) == 2
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("rows", [4, 17])
+def test_a_stack_of_weights_and_its_first_alone(rows, threads):
+    """What is packed once before the loop for the one product is not what the batched one reads."""
+    @gc.model
+    def net(x: gc.f64["T", "R", 32]):
+        A = gc.param("A", (3, 32, 32), init="normal")
+
+        def step(c, el):
+            h, s = c
+            s = s + gc.einsum("rk,bkn->brn", h, A)
+            return (gc.tanh(h @ A[0] + el), gc.tanh(s @ A[0] + s @ A)), None
+
+        (h, s), _ = gc.scan(step, init=(gc.zeros(("R", 32)), gc.zeros((3, "R", 32))), xs=x)
+        return gc.outputs(h=h, s=s)
+
+    m = gc.compile(net, dtype="float64", threads=threads)
+    A = m.params["A"]
+    A *= 0.1
+    x = np.random.default_rng(0).standard_normal((4, rows, 32))
+    h, s = np.zeros((rows, 32)), np.zeros((3, rows, 32))
+    for x_t in x:
+        s = s + h @ A
+        h, s = np.tanh(h @ A[0] + x_t), np.tanh(s @ A[0] + s @ A)
+    got = m.forward(x=x)
+    np.testing.assert_allclose(got["h"], h, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(got["s"], s, rtol=1e-12, atol=1e-12)

@@ -329,3 +329,34 @@ def test_frozen_parameters_are_not_loaded_over(m, tmp_path):
         m.load_params(tmp_path / "p.safetensors")
     m.thaw()
     assert isinstance(error.value, GraphcError), "a message of graphc's own"
+
+
+def test_clones_of_a_frozen_model_share_what_is_packed():
+    """Threads that ask for it at once get one array: the address of another would be left pointing at freed memory."""
+    import threading
+
+    from graphc.runtime.packing import Packed
+
+    packed = Packed({"w": np.random.default_rng(0).standard_normal((512, 512)).astype("f")})
+    for offset in range(8):
+        gate, got = threading.Barrier(4), []
+
+        def ask(gate=gate, got=got, offset=offset):
+            gate.wait()
+            got.append(packed.operand("w", offset, "f32", 512, 500, 512, False))
+
+        users = [threading.Thread(target=ask) for _ in range(4)]
+        for user in users:
+            user.start()
+        for user in users:
+            user.join()
+        assert len({id(array) for array in got}) == 1
+
+
+def test_a_parameter_is_not_set_to_complex_numbers():
+    @gc.model
+    def scaled(x: gc.f32[2]):
+        return gc.outputs(y=x * gc.param("w", (2,)))
+
+    with pytest.raises(GraphcError, match="the parameter 'w' cannot be set: it is complex"):
+        gc.compile(scaled).params["w"] = np.array([1j, 2])

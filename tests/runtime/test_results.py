@@ -312,6 +312,17 @@ def test_the_same_out_again_is_checked_for_what_changed(m):
     with pytest.raises(GraphcError, match=r"out\['h'\] must be a writable, contiguous array of float32 of the shape \(5, 4\)"):
         m.value_and_grad(x, i, out=own)
     own["h"].shape = (5, 4)
+    m.value_and_grad(x, i, out=own)
+    own["h"].dtype = np.int32
+    with pytest.raises(GraphcError, match=r"of float32 of the shape \(5, 4\); it is int32 \(5, 4\)"):
+        m.value_and_grad(x, i, out=own)
+    own["h"].dtype = np.float32
+    m.value_and_grad(x, i, out=own)
+    for length in (300_000, 5):  # its memory is another now
+        own["h"].resize((length, 4), refcheck=False)
+    own["h"].fill(0)
+    outputs, _ = m.value_and_grad(x, i, out=own)
+    close({"h": own["h"]}, {"h": want["h"]})
     m.value_and_grad(*batch(2))
     m.value_and_grad(x, i)
     own["h"].fill(0)
@@ -319,6 +330,16 @@ def test_the_same_out_again_is_checked_for_what_changed(m):
     assert outputs["h"] is own["h"]
     close(outputs, want)
     close(gradients, want_gradients)
+
+
+def test_what_is_wrong_with_an_out_array_is_told(m):
+    turned = np.empty((4, 5), np.float32).T
+    turned.flags.writeable = False
+    with pytest.raises(GraphcError, match=r"shape \(5, 4\); it is read-only, not contiguous, or not in C's order"):
+        m.value_and_grad(*batch(5), out={"h": turned})
+    a, b = np.empty((3, 4), np.float32), np.empty((3, 4), np.float32)
+    with pytest.raises(GraphcError, match=r"out= gives 'w' two arrays"):
+        m.value_and_grad(*batch(5), out={"w": a, "grad:w": b})
 
 
 def test_out_arrays_that_overlap_are_told_by_name(m):
