@@ -6,8 +6,18 @@ line prints the text and exits with `exit_code`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+
+def short_path(path: str) -> str:
+    """A path as people read it: relative where it is below the current folder."""
+    try:
+        below = os.path.join(os.getcwd(), "")
+    except OSError:  # the current folder is gone
+        return path
+    return path.removeprefix(below)
 
 
 @dataclass(frozen=True, order=True)
@@ -18,7 +28,7 @@ class SourceLine:
     line: int
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
+        return f"{short_path(self.file)}:{self.line}"
 
 
 class GraphcError(Exception):
@@ -42,6 +52,14 @@ class GraphcError(Exception):
         if self.how:
             lines.append(f"  how: {self.how}")
         return "\n".join(lines)
+
+
+def extra(name: str) -> str:
+    """How an optional part of graphc is installed: from a clone, since `graphc` on the package index is another project.
+
+    name: one of the extras of pyproject.toml.
+    """
+    return f"pip install -e '.[{name}]' in graphc's folder"
 
 
 class ModelError(GraphcError):

@@ -111,7 +111,7 @@ def stream(
     reader = _Reader(model, entry)
     stops = [stop] if isinstance(stop, str) else list(stop)
     if "" in stops:
-        raise InputError("an empty text to stop at", how="leave it away")
+        raise InputError("an empty text to stop at", how="leave it out")
     return _pieces(reader, vocab, tokens, sampling or Sampling(), max_tokens, np.random.default_rng(seed), stops)
 
 

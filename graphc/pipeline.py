@@ -5,7 +5,7 @@ trace → canonicalise → stabilise → differentiate → optimise → lower �
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from .assembly import KernelBook, assemble, print_program
 from .derivatives.partials import partial as local_partial
 from .derivatives.reverse import expand, watch
-from .errors import GraphcError, InputError, ModelError
+from .errors import GraphcError, InputError, ModelError, SourceLine, short_path
 from .frontend.init import generator
 from .frontend.load import choose, load_file
 from .frontend.model import Model, Module, Optimiser, trace_models
@@ -233,7 +233,7 @@ def stage_text(module: Module, entry: str, kind: str, stage: str, target: str = 
     graph, steps = lower(program_graph(module, entry, kind), check=True, stop_after=stage, target=target)
     head = f"# {entry}, {kind} program, after the stage {stage!r}\n"
     if steps is None:
-        return head + print_graph(graph)
+        return head + print_graph(renamed(graph, short_path))
     book = KernelBook(target)
     program = assemble(f"{entry}:{kind}", graph, steps, book)
     return head + (print_program(program) if stage == "lower" else book.text())
@@ -396,7 +396,7 @@ class Compilation:
             entries={
                 n: (self.signature(n), {k: self.program(n, k) for k in self.kinds(n)}) for n in self.module.entries
             },
-            graphs={n: print_graph(relative(g)) for n, g in self.module.entries.items()},
+            graphs={n: print_graph(renamed(g, lambda path: Path(path).name)) for n, g in self.module.entries.items()},
             constants=self.constants,
             params=model.params,
             states=model._states,
@@ -414,14 +414,13 @@ class Compilation:
         return artifact.save(contents, folder, progress)
 
 
-def relative(graph: Graph) -> Graph:
-    """The graph with its source files by name alone, so that its text holds no path of this machine."""
+def renamed(graph: Graph, name: Callable[[str], str]) -> Graph:
+    """The graph with its source files under other names: by name alone where its text is to hold no path of this machine."""
+
+    def of(source: SourceLine | None) -> SourceLine | None:
+        return source and replace(source, file=name(source.file))
+
     tables = graph.tables.copy()
     for node, origins in tables.origins.items():
-        tables.origins[node] = tuple(
-            replace(o, source=replace(o.source, file=Path(o.source.file).name) if o.source else None) for o in origins
-        )
-    guards = tuple(
-        replace(g, source=replace(g.source, file=Path(g.source.file).name) if g.source else None) for g in graph.guards
-    )
-    return replace(graph, tables=tables, guards=guards)
+        tables.origins[node] = tuple(replace(o, source=of(o.source)) for o in origins)
+    return replace(graph, tables=tables, guards=tuple(replace(g, source=of(g.source)) for g in graph.guards))

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ArtifactError, DataError, InputError
+from .errors import ArtifactError, DataError, InputError, extra
 
 BEGIN, END = "<s>", "</s>"
 """The tokens that begin and end a text, where a vocabulary has them; no text contains them."""
@@ -79,7 +79,7 @@ class Vocabulary:
             plural = "s" * (len(missing) > 1)
             raise InputError(
                 f"the vocabulary does not have the {self.unit}{plural} {listed}",
-                how=f"leave {'them' if plural else 'it'} away: the model knows {len(self)} {self.unit}s, those of its training",
+                how=f"leave {'them' if plural else 'it'} out: the model knows {len(self)} {self.unit}s, those of its training",
             )
         return np.array(numbers, np.int64)
 
@@ -93,7 +93,7 @@ class Vocabulary:
 
 
 class Tokenizer:
-    """A tokenizer of the `tokenizers` package, from its file or its text: `pip install graphc[text]`."""
+    """A tokenizer of the `tokenizers` package, from its file or its text (graphc's extra `text`)."""
 
     def __init__(self, source: str | Path):
         """source: the path of a tokenizer.json, or its content. ArtifactError where it cannot be read."""
@@ -102,7 +102,7 @@ class Tokenizer:
         except ImportError as error:
             raise ArtifactError(
                 "the model's tokenizer needs the package tokenizers, which is not installed",
-                how="pip install graphc[text]",
+                how=extra("text"),
             ) from error
         text = source if isinstance(source, str) and source.lstrip().startswith("{") else None
         try:

@@ -34,7 +34,8 @@ def data():
         from sklearn.model_selection import train_test_split
     except ImportError as error:
         raise gc.GraphcError(
-            "the digits come with scikit-learn, which is not installed", how="pip install graphc[data]"
+            "the digits come with scikit-learn, which is not installed",
+            how="pip install -e '.[data]' in graphc's folder",
         ) from error
     pixels, labels = load_digits(return_X_y=True)
     x, x_test, y, y_test = train_test_split(pixels / 16, labels, test_size=0.2, random_state=0, stratify=labels)

@@ -39,7 +39,8 @@ def data():
         from sklearn.model_selection import train_test_split
     except ImportError as error:
         raise gc.GraphcError(
-            "the measurements come with scikit-learn, which is not installed", how="pip install graphc[data]"
+            "the measurements come with scikit-learn, which is not installed",
+            how="pip install -e '.[data]' in graphc's folder",
         ) from error
     x, y = load_breast_cancer(return_X_y=True)
     x, x_test, y, y_test = train_test_split(x, y, test_size=0.2, random_state=0, stratify=y)

@@ -190,7 +190,7 @@ def test_words():
 
 
 def test_a_tokenizers_bytes_are_text_once_they_are_complete():
-    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed: pip install graphc[text]")
+    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed: pip install -e '.[text]'")
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     of = tokenizers.Tokenizer(tokenizers.models.BPE({c: i for i, c in enumerate(alphabet)}, []))
     of.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -113,7 +113,7 @@ def test_it_goes_along_with_the_folder(tmp_path, vocab):
 # -- tokenizers ----------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def tokenizer_file(tmp_path):
-    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed: pip install graphc[text]")
+    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed: pip install -e '.[text]'")
     of = tokenizers.Tokenizer(tokenizers.models.BPE())
     of.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     of.decoder = tokenizers.decoders.ByteLevel()

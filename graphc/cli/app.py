@@ -15,6 +15,7 @@ import typer
 from .. import errors
 from . import compile, explain, generate, info, new, predict, profile, render, train, verify
 from .screen import show_error
+from .usage import UsageError, explained
 
 app = typer.Typer(
     add_completion=False,
@@ -56,7 +57,13 @@ def graphc(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line on arguments (those of the process unless given); the exit code."""
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="graphc")
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        code = app(args=given, prog_name="graphc", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except UsageError as error:
+        wrong = explained(error, given)
+        show_error(wrong) if wrong else error.show()
+        return int(error.exit_code)
     except errors.GraphcError as error:
         show_error(error)
         return error.exit_code
@@ -65,4 +72,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stderr.close()
         return 1
-    return 0

@@ -11,6 +11,7 @@ import typer
 
 from ..errors import ArtifactError, ModelError
 from . import options, screen
+from .place import check_name, check_untrained
 
 if TYPE_CHECKING:
     from ..frontend.model import Module
@@ -117,6 +118,9 @@ def run(
         raise ModelError(f"there is no stage {stop_after!r}", how=f"one of {', '.join(STAGES)}")
     if emit is Emitted.ptx and target is not options.Target.cuda:
         raise ModelError("--emit ptx is for the target cuda", how="add --target cuda")
+    if stop_after is None and not explain_schedule and model_file.is_file():
+        check_name(model_file, output)  # before it is executed, with its folder first among those imported from
+        check_untrained(output / model_file.stem)
     source = read(model_file, model, settings)
     with screen.KernelProgress() as progress:
         chosen = Options(target.value, dtype.value if dtype else None, seed, verify, progress)

@@ -46,9 +46,9 @@ def run(
 
     \b
     Examples:
-      graphc generate build/lstm_lm --prompt "ROMEO:"
-      graphc generate build/lstm_lm --prompt "ROMEO:" --temperature 0.7 --max-tokens 500
-      graphc generate build/lstm_lm --prompt "To be" --top-k 5 --seed 3 --stop "."
+      graphc generate build/lstm_lm --prompt "12 green bottles"
+      graphc generate build/lstm_lm --prompt "12 green bottles" --temperature 0.7 --max-tokens 500
+      graphc generate build/lstm_lm --prompt "7 green" --top-k 5 --seed 3 --stop "."
     """
     from ..generation import Sampling, stream
     from ..runtime.artifact import load

@@ -11,6 +11,7 @@ import typer
 
 from ..errors import ModelError
 from . import screen
+from .place import check_name
 
 NAME = "new"
 
@@ -27,12 +28,7 @@ def run(
       graphc new mymodel.py
       graphc train mymodel.py
     """
-    if path.suffix != ".py" or not path.stem.isidentifier():
-        raise ModelError(
-            f"{path} is no name for a model file",
-            why="the compiled folder is named after it, and is imported by that name",
-            how="choose letters, digits and _, and end it with .py, such as mymodel.py",
-        )
+    check_name(path)
     text = files("graphc.cli").joinpath("starter.txt").read_text("utf-8").replace("NAME", path.stem)
     try:
         # "x": the file is made here or not at all, also where another process makes it at the same time

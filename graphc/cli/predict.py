@@ -39,8 +39,10 @@ def run(
 ) -> None:
     """Run a compiled model on a data file and print its outputs.
 
-    The file holds an array for each input by name (.npz), a column for each (.csv), or an object of lists (.json). All
-    outputs that the given inputs suffice for are computed: without labels there is no loss.
+    The file holds an array for each input by name: an .npz, or an object of lists as .json. A .csv has one example a row;
+    its header names the inputs: y for one number a row, x[0], x[1], … for a vector.
+
+    All outputs that the given inputs suffice for are computed: without labels there is no loss.
 
     \b
     Examples:

@@ -113,7 +113,7 @@ def run(
       graphc render models/xor.py
       graphc render models/xor.py --view joint --set hidden=2 --input "x=[[0, 1]]" --input "y=[[1]]" -o xor.png
       graphc render build/digits --view fused --format pdf
-      graphc render lstm.py --view unrolled --steps 4 --backward
+      graphc render models/lstm_lm.py --view unrolled --steps 4 --backward
     """
     from ..render.draw import write
     from ..render.unrolled import Unroll

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import Enum
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ArtifactError, DataError, ModelError
+from ..errors import ArtifactError, DataError, ModelError, extra
 from . import options, screen
+from .place import check_name
 
 if TYPE_CHECKING:
     from ..runtime.model import CompiledModel
@@ -45,7 +46,9 @@ def run(
     data: Annotated[
         Path | None,
         typer.Option(
-            "--data", metavar="FILE", help="Train on this .npz or .csv file instead of the model file's own data()."
+            "--data",
+            metavar="FILE",
+            help="Train on this .npz, .csv or .json file instead of the model file's own data().",
         ),
     ] = None,
     output: options.Output = Path("build"),
@@ -102,7 +105,8 @@ def run(
 ) -> None:
     """Train a model and write the trained folder, a checkpoint and the loss curve.
 
-    The data come from the model file's data() or from --data. A checkpoint is written after each epoch and on Ctrl-C;
+    The data come from the model file's data() or from --data. A .csv has one example a row; its header names the inputs: y
+    for one number a row, x[0], x[1], … for a vector. A checkpoint is written after each epoch and on Ctrl-C;
     --resume goes on from there as if it had never stopped. The defaults below are those of graphc; a model file may
     state its own, such as training = dict(epochs=40, lr=1e-3).
 
@@ -114,15 +118,18 @@ def run(
       graphc train models/digits.py --epochs 80 --resume
     """
     from ..pipeline import Options
-    from ..runtime.artifact import check_place
+    from ..runtime.artifact import check_place, checkpoint_of
     from ..train.checkpoint import Checkpoint
     from ..train.loop import fit, learner
     from ..train.settings import of_checkpoint, of_model
     from .source import read
 
+    if model_file.is_file():
+        check_name(model_file, output)
     source = read(model_file, model, settings)
-    check_place(output / source.file.name)
-    checkpoint = output / f"{source.file.name}.checkpoint.safetensors"
+    target = output / source.file.name
+    check_place(target)
+    checkpoint = checkpoint_of(target)
     options_given = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -155,7 +162,7 @@ def run(
                 how="choose the one to train with --model NAME",
             )
         entry = learner(compiled)
-        dataset = dataset_of(source, data, entry.signature.inputs)
+        dataset = dataset_of(source, data, entry.signature.inputs, entry.signature.needs["loss"])
         result = fit(
             compiled,
             dataset,
@@ -197,7 +204,7 @@ def _resumed(source: Source, stored: Mapping[str, Any]) -> Source:
         if before.get(name) != value:
             raise ArtifactError(
                 f"the checkpoint was trained with --set {name}={before.get(name)}, not {value}",
-                how="leave --set away to go on, or train again without --resume",
+                how="leave --set out to go on, or train again without --resume",
             )
     return replace(source, given=before)
 
@@ -207,14 +214,14 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {n: v for n, v in settings.items() if isinstance(v, (bool, int, float, str))}
 
 
-def dataset_of(source: Source, path: Path | None, inputs: Sequence[Declared]) -> Dataset:
-    """The data of --data, or of the model file."""
+def dataset_of(source: Source, path: Path | None, inputs: Sequence[Declared], needed: Collection[str] = ()) -> Dataset:
+    """The data of --data, which must have the inputs that are needed, or of the model file."""
     from ..frontend.load import call_data
     from ..train.dataset import Dataset
     from ..train.files import read_arrays
 
     if path is not None:
-        return Dataset(train=read_arrays(path, inputs))
+        return Dataset(train=read_arrays(path, inputs, needed))
     data = call_data(source.file, **source.data_options)
     if not isinstance(data, Dataset):
         raise DataError(
@@ -266,6 +273,7 @@ def _report(
 ) -> None:
     """Draw the curve into the folder `plots`, and say what came of the training."""
     from ..train.curve import draw_curve
+    from ..train.settings import Settings
 
     curve = plots and draw_curve(result.history, plots / f"{name}.png", name)
     if as_json:
@@ -283,11 +291,17 @@ def _report(
             }
         )
     else:
-        screen.say(f"trained {name} for {len(result.history)} epochs: {screen.epoch_numbers(result.history[-1])}")
+        done, numbers = len(result.history), screen.epoch_numbers(result.history[-1])
+        if result.epochs:
+            screen.say(f"trained {name} for {done} epochs: {numbers}")
+        else:
+            screen.say(
+                f"the training of {done} epochs is complete: --epochs {done + Settings.epochs} goes on\n{numbers}"
+            )
         if test:
             screen.say(f"on the test data: {screen.numbers(test)}")
         screen.say(f"the trained model is {folder}")
         if curve:
             screen.say(f"the loss curve is {curve}")
     if plots and not curve:
-        screen.note("no loss curve was drawn, since matplotlib is not installed: pip install graphc[plot]")
+        screen.note(f"no loss curve was drawn, since matplotlib is not installed: {extra('plot')}")

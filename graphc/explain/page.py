@@ -265,7 +265,7 @@ class Page:
                 ") by any path that a gradient flows through, so its gradient is 0.",
             )
             blocks.append(Paragraph(zero))
-        text = "A parameter is computed from nothing: what its uses give, added up, is its gradient."
+        text = "A parameter or an input is given, not computed: what its uses give, added up, is its gradient."
         return blocks or [Paragraph((text,))]
 
     def _gradient(self, c: Cotangent) -> Section:

@@ -35,7 +35,10 @@ def load_file(path: str | Path) -> ModelFile:
     """Execute a model file. ModelError says where it fails, or that it defines no model."""
     file = Path(path).resolve()
     if file.is_dir():
-        raise ModelError(f"{path} is a folder, not a model file")
+        compiled = (file / "manifest.json").exists()
+        raise ModelError(
+            f"{path} is a folder, not a model file", how=f"graphc info {path} shows a compiled one" if compiled else None
+        )
     try:
         text = file.read_bytes()
     except OSError as error:
@@ -50,7 +53,9 @@ def load_file(path: str | Path) -> ModelFile:
         raise
     except SyntaxError as error:
         raise ModelError(
-            f"the model file cannot be read: {error.msg}", where=SourceLine(str(file), error.lineno or 1)
+            f"the model file cannot be read: {error.msg}",
+            where=SourceLine(str(file), error.lineno or 1),
+            why=f"the line is: {error.text.strip()}" if error.text and error.text.strip() else None,
         ) from error
     except Exception as error:
         raise ModelError(

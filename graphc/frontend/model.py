@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from types import TracebackType
 from typing import Any, Protocol
 
 from ..errors import GraphcError, ModelError, SourceLine, TraceError, raise_all
@@ -15,6 +16,7 @@ from ..graph.node import Node, TensorType
 from ..graph.size import Size, parse, size
 from .functions import _shape
 from .init import Constant, resolve, zeros
+from .mistakes import explained
 from .settle import settle
 from .tensor import Tensor, fail, lift
 from .trace import Declaration, Trace, active, caller, check_name, current
@@ -274,8 +276,12 @@ def trace_model(trace: Trace, m: Model, hyperparameters: Mapping[str, Any]) -> G
             raise_all(trace.errors if error in trace.errors else [*trace.errors, error])
         except Exception as error:
             raise_all(trace.errors)  # an error after a broken value is its consequence
+            entry = _entry(error, m)
+            what, how = explained(error, entry) if entry else (None, None)
             raise ModelError(
-                f"model {m.name} raises {type(error).__name__}: {error}", where=_line_of(error, m)
+                what or f"model {m.name} raises {type(error).__name__}: {error}",
+                where=SourceLine(m.source.file, entry.tb_lineno) if entry else m.source,
+                how=how,
             ) from error
     if not isinstance(result, Outputs):
         trace.errors.append(
@@ -331,13 +337,12 @@ def _check_steps(m: Model, graph: Graph) -> None:
             )
 
 
-def _line_of(error: BaseException, m: Model) -> SourceLine:
-    """The deepest line of the model's own file in an exception's traceback."""
-    found = m.source
-    traceback = error.__traceback__
+def _entry(error: BaseException, m: Model) -> TracebackType | None:
+    """The deepest entry of an exception's traceback that is of the model's own file."""
+    found, traceback = None, error.__traceback__
     while traceback is not None:
         if traceback.tb_frame.f_code.co_filename == m.source.file:
-            found = SourceLine(m.source.file, traceback.tb_lineno)
+            found = traceback
         traceback = traceback.tb_next
     return found
 

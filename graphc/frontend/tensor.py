@@ -16,7 +16,8 @@ from ..ops.contract import normal_spec
 from ..ops.elementwise import ROWS as ELEMENTWISE
 from ..ops.row import Fit
 from .indexing import plan
-from .trace import caller, current
+from .mistakes import of_numpy
+from .trace import caller, calling, current
 
 Number = bool | int | float | np.generic | Size
 Value = Union["Tensor", Number, np.ndarray, Sequence[Any]]
@@ -158,7 +159,11 @@ class Tensor:
 
     def __iter__(self) -> Iterator[Tensor]:
         if not self.ndim or not isinstance(self.shape[0], int):
-            raise TraceError(f"{self!r} cannot be unpacked: its first axis has no known length", where=caller())
+            raise TraceError(
+                f"{self!r} cannot be unpacked: its first axis has no known length",
+                where=caller(),
+                how="to go along an axis use gc.scan" if self.ndim else None,
+            )
         return (self[i] for i in range(self.shape[0]))
 
     def __len__(self) -> int:
@@ -167,14 +172,14 @@ class Tensor:
         return self.shape[0]
 
     def __array__(self, *_: Any) -> np.ndarray:
-        raise TraceError(
-            "a tensor has no numbers while the model is traced, so NumPy cannot work on it",
-            where=caller(),
-            how="use graphc's function of the same name: gc.exp, not np.exp",
-        )
+        what, how = of_numpy(calling())
+        raise TraceError(what, where=caller(), why="a tensor has no numbers while the model is traced", how=how)
 
     def __getitem__(self, key: Any) -> Tensor:
         return index(self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise TraceError("a tensor does not change", where=caller(), how="make a new one: use gc.where or gc.concat")
 
 
 # -- making nodes ----------------------------------------------------------------------------------------------------
@@ -295,14 +300,15 @@ def elementwise(op: str, *values: Value) -> Tensor:
 
 
 def power(x: Tensor, exponent: Value) -> Tensor:
-    """x to a power; of integers to a natural one by repeated products, so that it stays an integer."""
-    natural = isinstance(exponent, int) and not isinstance(exponent, bool) and exponent >= 1
-    if x.broken or x.dtype.kind != "i" or not natural:
+    """x to a power; of integers to a natural one, 0 included, by repeated products, so that it stays an integer."""
+    natural = isinstance(exponent, int) and not isinstance(exponent, bool) and exponent >= 0
+    if x.broken or x.dtype.is_float or not natural:
         return elementwise("pow", x, exponent)
     assert isinstance(exponent, int)
-    half = power(x, exponent // 2) if exponent > 1 else None
-    if half is None:
-        return x
+    x = cast(x, i64) if x.dtype is bool_ else x
+    if exponent < 2:
+        return x if exponent else record("broadcast_to", lift(1, x.dtype), shape=x.node.shape)
+    half = power(x, exponent // 2)
     return half * half * x if exponent % 2 else half * half
 
 

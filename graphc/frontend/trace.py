@@ -20,6 +20,7 @@ from ..graph.graph import Guard, Origin, SideTables, Variable
 from ..graph.node import Node
 
 PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
+NUMPY = str(Path(np.__file__).resolve().parent) + os.sep
 TRACERS = ("trace_model", "trace_step")
 
 Initializer = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
@@ -119,13 +120,20 @@ def scope(name: str) -> Iterator[None]:
 
 
 def caller() -> SourceLine | None:
-    """The innermost line on the stack that is not graphc's own: the line of the user's model. None of an optimiser of graphc's."""
+    """The innermost line on the stack that is neither graphc's nor NumPy's: the line of the user's model. None of an
+    optimiser of graphc's."""
+    frame = calling()
+    return SourceLine(frame.f_code.co_filename, frame.f_lineno) if frame else None
+
+
+def calling() -> FrameType | None:
+    """The frame of that line."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
         if file.startswith(PACKAGE) and frame.f_code.co_name in TRACERS:
             return None  # lines further out asked for the compilation: they are not the model's
-        if not file.startswith(PACKAGE) and not file.startswith("<frozen") and file != contextlib.__file__:
-            return SourceLine(file, frame.f_lineno)
+        if not file.startswith((PACKAGE, NUMPY, "<frozen")) and file != contextlib.__file__:
+            return frame
         frame = frame.f_back
     return None

@@ -175,7 +175,7 @@ def _check(name: str, x: Tensor, stack: Stack) -> None:
         order = "time, batch" if stack.time_major else "batch, time"
         raise TraceError(f"{name}: the input is {x.node.type}, not a floating-point array ({order}, features)")
     if stack.reverse and stack.bidirectional:
-        raise TraceError(f"{name}: a bidirectional layer runs both ways already", how="leave reverse= away")
+        raise TraceError(f"{name}: a bidirectional layer runs both ways already", how="leave reverse= out")
 
 
 def _stacked(name: str, x: Tensor, kind: Kind, weights: Weights, stack: Stack) -> tuple[Tensor, Any]:

@@ -17,10 +17,11 @@ from ..pipeline import lower
 from .forward import LEGEND, Names, add_roots, cluster_id, clusters, describe, framed, outputs_of, signature, tooltip
 from .inlined import Inlined, inlined
 from .names import distinct, given_names, lines_of, names_of
-from .notation import Printer
-from .outline import LOOP_RESULTS, Outline, affine, condition, mark_texts, mean
+from .notation import Printer, size_text
+from .outline import LOOP_RESULTS, Outline, affine, base, condition, mark_texts, mean, unit_shapes
 from .picture import Box, Cluster, Edge, Line, Picture
 from .repeats import Scopes, scope_of
+from .unit_axes import with_unit_axes
 from .walk import reached
 
 GRADIENT = "grad:"
@@ -30,8 +31,9 @@ def backward(graph: Graph, wrt: Sequence[str]) -> Picture:
     """The picture of the gradients of `loss` by parameters (or, in a model without any, by its inputs)."""
     derived = differentiated(graph, wrt)
     loops = inlined(derived, given_names(derived))
+    forward_part = loops.through(reached(loops.graph.outputs["loss"]))
+    loops = loops.rebuilt(*with_unit_axes(loops.graph, forward_part))
     derived = loops.graph
-    forward_part = loops.through(reached(derived.outputs["loss"]))
     titles = _titles(derived)
     known = {n: name for n, name in loops.known.items() if n in forward_part or n in derived.inputs}
     known |= {n: titles[name] for name, n in derived.outputs.items() if name in titles and n not in forward_part}
@@ -51,6 +53,7 @@ def backward(graph: Graph, wrt: Sequence[str]) -> Picture:
     outputs = outputs_of(derived)
     for box in outline.boxes:
         lines = describe(box, printer, names)
+        lines[-1:-1] = _unit_shapes(box, outline, printer)
         if box in forward_part or box in derived.inputs:
             kind = "pale" if box.op not in ("input", "param", "state", "const") else box.op
             picture.boxes.append(Box(ids[box], kind, tuple(lines), cluster_id(where.of[box]), tooltip(derived, box)))
@@ -61,7 +64,7 @@ def backward(graph: Graph, wrt: Sequence[str]) -> Picture:
             frame = replace(frame, id=f"{loop.id} {frame.id}", parent=loop.id)
         frames.setdefault(frame.id, frame)
         wanted = [o.removeprefix(GRADIENT) for o in outputs.get(box, ()) if o.startswith(GRADIENT)]
-        lines[1:1] = [Line(f"gradient by {', '.join(wanted)}", "gradient")] if wanted else []
+        lines[1:1] = [Line(f"gradient with respect to {', '.join(wanted)}", "gradient")] if wanted else []
         picture.boxes.append(
             Box(ids[box], "result" if wanted else "adjoint", tuple(lines), frame.id, tooltip(derived, box))
         )
@@ -72,7 +75,7 @@ def backward(graph: Graph, wrt: Sequence[str]) -> Picture:
             notes = tuple(Line(t, "small") for t in mark_texts(operand) if t not in LOOP_RESULTS.values())
             picture.edges.append(Edge(ids[value], ids[box], kind, notes))
     picture.edges += [replace(e, lines=()) for e in loops.edges(ids)]
-    _add_others(picture, derived, outline, ids, outputs)
+    _add_others(picture, derived, printer, ids, outputs)
     kinds = {b.kind for b in picture.boxes}
     picture.legend = [(k, t) for k, t in LEGEND if k in kinds and k != "op"]
     if loops.again:
@@ -96,6 +99,21 @@ def differentiated(graph: Graph, wrt: Sequence[str]) -> Graph:
     tables.names |= {n: name for n, name in names_of(graph).items() if n.op not in ("const", "size")}
     wanted = replace(graph, outputs={"loss": loss, **gradients}, updates={}, tables=tables)
     return lower(wanted, stop_after="differentiate")[0]
+
+
+def _unit_shapes(box: Node, outline: Outline, printer: Printer) -> list[Line]:
+    """`v₉ as (B, T, 1)`: what a box reads in another shape than it is drawn with, so that the shapes of a formula fit."""
+    if box.op in ("carry", "element"):
+        return []
+    return [line for value, operand in outline.reads(box) for line in _unit_text(printer, value, operand, box)]
+
+
+def _unit_text(printer: Printer, value: Node, operand: Node, box: Node) -> list[Line]:
+    shapes = unit_shapes(operand)
+    if not shapes or (not shapes[-1] and value.type.rank <= box.type.rank):  # a number is read as one in any case
+        return []
+    text = ", then ".join(f"({', '.join(map(size_text, s))})" if s else "scalar" for s in shapes)
+    return [Line(f"{printer.name(value, box)} as {text}", "small")]
 
 
 def _loops_around(loops: Inlined, box: Node) -> list[Cluster]:
@@ -135,17 +153,16 @@ def _frame(graph: Graph, box: Node, forward_part: set[Node], outline: Outline, n
 
 
 def _add_others(
-    picture: Picture, graph: Graph, outline: Outline, ids: dict[Node, str], outputs: dict[Node, tuple[str, ...]]
+    picture: Picture, graph: Graph, printer: Printer, ids: dict[Node, str], outputs: dict[Node, tuple[str, ...]]
 ) -> None:
-    """Gradients that no box stands for: a reshaped adjoint, a constant."""
+    """Gradients that no box stands for: a reshaped adjoint, what a loop has summed up, a constant."""
     shown = {name for names in outputs.values() for name in names}
-    rest = {n: v for n, v in graph.outputs.items() if n not in shown}
-    if rest:
-        names = Names({}, Scopes({}))
-        before = len(picture.boxes)
-        add_roots(picture, replace(graph, outputs=rest, updates={}), outline, ids, Printer(outline, names))
-        for i in range(before, len(picture.boxes)):
-            box = picture.boxes[i]
-            name, *value = box.lines[0].text.split(" = ", 1)
-            lines = (Line(" = ".join([_titles(graph).get(name, name), *value]), "title"), *box.lines[1:])
-            picture.boxes[i] = replace(box, kind="result", lines=lines)
+    rest = {n: v for n, v in graph.outputs.items() if n not in shown and n.startswith(GRADIENT)}
+    before = len(picture.boxes)
+    add_roots(picture, replace(graph, outputs=rest, updates={}), printer.outline, ids, printer)
+    for i, (name, node) in zip(range(before, len(picture.boxes)), rest.items(), strict=True):
+        box = picture.boxes[i]
+        title = Line(f"{_titles(graph)[name]} = {printer.operand(node, node)}", "title")
+        reshaped = _unit_text(printer, base(node), node, node)
+        wanted = Line(f"gradient with respect to {name.removeprefix(GRADIENT)}", "gradient")
+        picture.boxes[i] = replace(box, kind="result", lines=(title, wanted, *reshaped, *box.lines[1:]))

@@ -160,8 +160,8 @@ class Columns(Sheet):
             route = [(p.right, y + 4), (out, y + 4), (out, y - 4), (p.right, y - 4)]
             self._edge(me, me, kind, route, self._passes(unit, k))
             now, then = at(cell.states[k], "t"), at(cell.states[k], cell.before("t"))
-            # forward: what this step makes is what the next one begins with
-            text = f"∂L/∂{now} → ∂L/∂{then}" if self._passes(unit, k) else f"{now} → {then}"
+            # the way of the arrow: values from the step before, gradients back to it
+            text = f"∂L/∂{now} → ∂L/∂{then}" if self._passes(unit, k) else f"{then} → {now}"
             lines = [Line(text, "small")]
             width = extent_of(lines)[0]
             weights = [

@@ -222,4 +222,4 @@ def _bytes(buffer: Buffer) -> str:
 
 
 def _output_name(buffer: Buffer) -> str:
-    return f"gradient by {buffer.name[5:]}" if buffer.name.startswith("grad:") else buffer.name
+    return f"gradient with respect to {buffer.name[5:]}" if buffer.name.startswith("grad:") else buffer.name

@@ -13,7 +13,7 @@ from ..graph.graph import Graph, with_operands
 from ..graph.node import Node, TupleType
 from ..ops.scan import Scan, item
 from .cell import at
-from .notation import size_text
+from .notation import size_text, subscript
 from .outline import base
 from .picture import Edge, Line
 from .walk import reached
@@ -43,6 +43,13 @@ class Inlined:
         while more := [v for v, c, _ in self.again if c in found and v not in found]:
             found |= set().union(*map(reached, more))
         return found
+
+    def rebuilt(self, graph: Graph, new: Mapping[Node, Node]) -> Inlined:
+        """The same of a graph made of this one. new: what became of its nodes."""
+        known = {new.get(n, n): name for n, name in self.known.items()}
+        inside = {new.get(n, n): frames for n, frames in self.inside.items()}
+        again = [(new.get(v, v), new.get(c, c), by) for v, c, by in self.again]
+        return replace(self, graph=graph, known=known, inside=inside, again=again)
 
     def named(self, names: Mapping[Node, str]) -> dict[Node, str]:
         """Names with the step below those of the values of a step."""
@@ -79,6 +86,7 @@ def inlined(graph: Graph, known: Mapping[Node, str]) -> Inlined:
         if node in known:
             result.known[node] = known[node]
     new = _nodes(graph.nodes, {}, (), known, result)
+    _name_beginnings(result)
     result.graph = replace(
         result.graph,
         outputs={k: new[v] for k, v in graph.outputs.items()},
@@ -86,6 +94,15 @@ def inlined(graph: Graph, known: Mapping[Node, str]) -> Inlined:
         updates={new[k]: new[v] for k, v in graph.updates.items()} | {c: v for v, c, _ in result.again},
     )
     return result
+
+
+def _name_beginnings(result: Inlined) -> None:
+    """A state that a loop begins with, and that is called as what the loop's steps make of it, is its 0th: `h₀`."""
+    for value, carry, by in result.again:
+        begin = base(carry.operands[0])
+        name = result.known.get(base(value))
+        if begin.op == "state" and by == "−1" and name is not None and result.known.get(begin) == name:
+            result.known[begin] = name + subscript(0)
 
 
 def _nodes(

@@ -50,18 +50,18 @@ def joint(graph: Graph, values: Mapping[str, Array] | None = None, sizes: Sizes 
             f"model {graph.name} has no output named 'loss', so no gradient flows back through it",
             how="return gc.outputs(loss=…), a scalar, or draw it with --view forward",
         )
+    known = names_of(graph)
+    outputs = {n: names for n, names in outputs_of(graph).items() if "loss" not in names}  # L has a box of its own
     graph = graph.select(["loss"], updates=False)
     outline = Outline(graph, (mean,))
     where = scopes(graph, collapse=False)
     picture = Picture(graph.name, signature(graph))
-    known = names_of(graph)
     loops = {n: _loop(graph, n, known) for n in graph.nodes if n.op == "scan"}
     results = {n: loops[n.operands[0]].result_name(n.attr("index")) for n in graph.nodes if n.op == "item"}
     names = Names(distinct(outline.boxes, results | known) | {graph.outputs["loss"]: "L"}, where)
     printer = Printer(outline, names)
     flow = flows(graph, outline, values, sizes or {})
     ids = {box: f"n{i}" for i, box in enumerate(outline.boxes)}
-    outputs = outputs_of(graph)
     picture.clusters = clusters(outline.boxes, where)
     readers: dict[Node, int] = {}
     for box in outline.boxes:
@@ -72,8 +72,9 @@ def joint(graph: Graph, values: Mapping[str, Array] | None = None, sizes: Sizes 
         if readers.get(box, 0) > 1 and box in flow.total:
             lines.append(Line(f"{partial_of(names(box, box))} = the sum of {readers[box]} edges", "gradient"))
             lines += _numbers(flow.total[box], "gradient")
-        kind = "op" if box in outputs else kind_of(box, {})
-        picture.boxes.append(Box(ids[box], kind, tuple(lines), cluster_id(where.of[box]), tooltip(graph, box)))
+        picture.boxes.append(
+            Box(ids[box], kind_of(box, outputs), tuple(lines), cluster_id(where.of[box]), tooltip(graph, box))
+        )
     number = 0
     for box in outline.boxes:
         for value, operand in outline.reads(box):

@@ -196,10 +196,11 @@ def as_product(a: str, b: str, out: str) -> tuple[tuple[int, int], tuple[str, st
     batch = 0
     while batch < min(len(a), len(b), len(out)) and a[batch] == b[batch] == out[batch]:
         batch += 1
-    rest = a[batch:], b[batch:], out[batch:]
-    if batch and not any(len(r) for r in rest):
+    a, b, out = a[batch:], b[batch:], out[batch:]
+    if len(set(a)) < len(a) or len(set(b)) < len(b):  # the diagonal of a factor
         return None
-    a, b, out = rest
+    if batch and not len(a) == len(b) == len(out) == 2:
+        return None  # of vectors, one product for each: `x y` would say another
     summed = [c for c in a if c in b and c not in out]
     if len(summed) != 1 or set(out) != (set(a) | set(b)) - set(summed):
         return _outer(a, b, out) if not summed else None

@@ -189,7 +189,7 @@ class Outline:
 
 
 def mark_texts(operand: Node, formula: bool = True) -> list[str]:
-    """The marks on an edge as text: `as (B, 20)`, `as f32`. Axes of length 1 come and go unsaid.
+    """The marks on an edge as text: `as (B, 20)`, `as f32`. Axes of length 1 come and go unsaid (see `unit_shapes`).
 
     formula: does the reader have a formula, which says `ᵀ` itself?
     """
@@ -208,11 +208,27 @@ def mark_texts(operand: Node, formula: bool = True) -> list[str]:
     if (
         kinds & {"reshape", "broadcast_to"}
         and not kinds & {"transpose", "stacked"}
-        and _long_axes(operand) != _long_axes(base(operand))
+        and long_axes(base(operand).shape) != long_axes(operand.shape)
     ):
         texts.append(f"as ({', '.join(map(str, operand.shape))})")
     return texts
 
 
-def _long_axes(node: Node) -> list[Size]:
-    return [e for e in node.shape if e != 1]
+def unit_shapes(operand: Node) -> list[tuple[Size, ...]]:
+    """The shapes in which a value is read that has other axes of length 1 there, one after the other: reshaped, then
+    broadcast, before any transposition, which a formula tells. None where it is read as it is."""
+    value, found = base(operand), list[tuple[Size, ...]]()
+    for mark in marks(operand):
+        if mark.op in ("transpose", *LOOP_RESULTS):
+            break
+        if mark.op == "reshape":
+            found = [mark.shape]
+        elif mark.op == "broadcast_to" and found:
+            found.append(mark.shape)
+    read = found and found[0] != value.shape and long_axes(found[0]) == long_axes(value.shape)
+    return list(dict.fromkeys(found)) if read else []
+
+
+def long_axes(shape: Sequence[Size]) -> tuple[Size, ...]:
+    """A shape without its axes of length 1."""
+    return tuple(e for e in shape if e != 1)

@@ -98,12 +98,12 @@ class Sheet:
                 self.timeline.readings.append(Reading(wholes[r.value], r.reader, "once", r.value))
 
     def _colours(self) -> dict[Node, int]:
-        """A colour for each parameter that the steps of loops multiply with."""
+        """A colour for each parameter that the steps of loops multiply with, as long as there are any: two never share one."""
         found: dict[Node, int] = {}
         for cell in self.labels.cells.values():
             for w in cell.weights:
-                if base(w.operand).op == "param" and w.on:
-                    found.setdefault(base(w.operand), len(found) % len(WEIGHTS))
+                if base(w.operand).op == "param" and w.on and len(found) < len(WEIGHTS):
+                    found.setdefault(base(w.operand), len(found))
         return found
 
     def _kind(self, unit: Unit, inner: Node) -> str:

@@ -10,8 +10,9 @@ INK = "#1A1A1A"
 GREY = "#595959"
 BLUE, SKY, GREEN, ORANGE = "#0072B2", "#56B4E9", "#009E73", "#E69F00"
 VERMILLION, PURPLE = "#C04F00", "#CC79A7"  # the vermillion a little darker than the palette's, to be read as text
-WEIGHTS = (BLUE, VERMILLION, "#007A59", "#9C4A78", "#8A6100", "#1F7FB5", "#5E3C99", "#A50F15")
-"""For weights and the arrows that they act on: the palette's colours, dark enough for text."""
+WEIGHTS = (BLUE, VERMILLION, "#005500", "#CC0088", "#6600CC", "#660055", "#002288", "#BB11FF")
+"""For weights and the arrows that they act on: dark enough for text, and as far from each other as so many can be, for
+eyes that lack a kind of cone too."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,8 @@ def _values(
     errors: list[GraphcError] = []
     for name, value in numbers.items():
         if name not in types:
-            how = f"there are: {', '.join(types)}"
+            near, listed = get_close_matches(name, types, 1), f"there are: {', '.join(types)}"
+            how = f"did you mean {near[0]!r}? {listed}" if near else listed
             errors.append(InputError(f"{entry.name} has no input, parameter or state {name!r}", how=how))
             continue
         try:
@@ -85,7 +87,7 @@ def _values(
             errors.append(InputError(f"the value of {name!r} is no array of {types[name]}: {error}"))
             continue
         if name in values and array.shape != values[name].shape:
-            errors.append(InputError(f"{name!r} has the shape {values[name].shape}, not {array.shape}"))
+            errors.append(InputError(f"{name!r} is declared of shape {values[name].shape}, and {array.shape} is given"))
         values[name] = array.astype(types[name])
     missing = [str(d) for n, d in declared.items() if n not in numbers]
     if missing:

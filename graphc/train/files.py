@@ -6,7 +6,7 @@ import csv
 import json
 import re
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +20,29 @@ MOST_ERRORS = 10
 """Cells of a table that are reported; a column of the wrong kind would fill the screen."""
 
 
-def read_arrays(path: str | Path, inputs: Sequence[Declared]) -> dict[str, Array]:
+def read_arrays(path: str | Path, inputs: Sequence[Declared], needed: Collection[str] = ()) -> dict[str, Array]:
     """The arrays of a data file by name, for the inputs that it has. DataError where it cannot be read.
 
+    needed: the inputs that a table must have.
     CSV: a row an example. A column `x` is the scalar input x, columns `x[0], x[1], …` or `x.0, x.1, …` are the vector x.
     """
     file = Path(path)
-    readers = {".npz": _read_npz, ".csv": _read_csv, ".json": _read_json}
+    readers: dict[str, Callable[[Path], dict[str, Array]]] = {
+        ".npz": _read_npz,
+        ".csv": lambda table: _read_csv(table, inputs, needed),
+        ".json": _read_json,
+    }
     if file.suffix.lower() not in readers:
         raise DataError(f"{file} is no data file that graphc reads", how=f"give one that ends in {', '.join(readers)}")
     try:
-        return readers[file.suffix.lower()](file, inputs)
+        return readers[file.suffix.lower()](file)
     except OSError as error:
         raise DataError(
             f"the data file {file} cannot be read: {error.strerror or error}", how="check the path"
         ) from error
 
 
-def _read_npz(file: Path, inputs: Sequence[Declared]) -> dict[str, Array]:
+def _read_npz(file: Path) -> dict[str, Array]:
     try:
         archive = np.load(file, allow_pickle=False)
         if isinstance(archive, np.ndarray):
@@ -51,7 +56,7 @@ def _read_npz(file: Path, inputs: Sequence[Declared]) -> dict[str, Array]:
         ) from error
 
 
-def _read_json(file: Path, inputs: Sequence[Declared]) -> dict[str, Array]:
+def _read_json(file: Path) -> dict[str, Array]:
     try:
         data = json.loads(file.read_bytes())
         if not isinstance(data, dict):
@@ -62,7 +67,7 @@ def _read_json(file: Path, inputs: Sequence[Declared]) -> dict[str, Array]:
 
 
 # -- CSV -------------------------------------------------------------------------------------------------------------
-def _read_csv(file: Path, inputs: Sequence[Declared]) -> dict[str, Array]:
+def _read_csv(file: Path, inputs: Sequence[Declared], needed: Collection[str]) -> dict[str, Array]:
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             rows = csv.reader(stream, strict=True)
@@ -82,18 +87,39 @@ def _read_csv(file: Path, inputs: Sequence[Declared]) -> dict[str, Array]:
             raise DataError(f"the row has {len(row)} cells, the header {len(header)}", where=f"{file}:{line}")
     errors: list[GraphcError] = []
     result: dict[str, Array] = {}
+    unread = set(header)
     for declared in inputs:
         columns = _columns(file, header, declared)
+        unread -= {header[i] for i in columns}
         if columns:
             result[declared.name] = _array(file, header, table, declared, columns, errors)
     raise_all(errors[:MOST_ERRORS])
-    if not result:
+    lacking = [d for d in inputs if d.name not in result]
+    missing = [d for d in lacking if not result or d.name in needed or any(_resembles(n, d.name) for n in unread)]
+    if missing:
+        what = f"the input {missing[0]}" if result else f"an input of the model: {', '.join(map(str, inputs))}"
         raise DataError(
-            f"no column of {file} is an input of the model: it has {', '.join(header)}",
+            f"no column of {file} is {what}",
             where=f"{file}:1",
-            how=f"name columns after inputs: {', '.join(map(str, inputs))}",
+            how=f"name its columns {', '.join(map(_names, missing))}; the file has {', '.join(header)}",
         )
     return result
+
+
+def _resembles(column: str, name: str) -> bool:
+    """Is a column named as one of a vector, but not in the way that is read? x1, x_1, x(1)."""
+    return re.fullmatch(rf"{re.escape(name)}\W?_?\d+\W?", column) is not None
+
+
+def _names(declared: Declared) -> str:
+    """The columns of an input as a header names them."""
+    name = declared.name
+    width = declared.shape[1].constant if len(declared.shape) == 2 else 1
+    if width == 1:
+        return name
+    if width is None or width > 3:
+        return f"{name}[0], {name}[1], …{'' if width is None else f', {name}[{width - 1}]'}"
+    return ", ".join(f"{name}[{i}]" for i in range(width))
 
 
 def _columns(file: Path, header: Sequence[str], declared: Declared) -> list[int]:

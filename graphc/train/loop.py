@@ -28,10 +28,14 @@ OnEpoch = Callable[[int, Epoch], None]
 
 @dataclass(frozen=True)
 class Result:
-    """What `fit` did: the history of all epochs, those before a resumption among them; whether it ran to its end."""
+    """What `fit` did: the history of all epochs, those before a resumption among them; whether it ran to its end.
+
+    epochs: how many of them it finished itself.
+    """
 
     history: list[Epoch]
     finished: bool
+    epochs: int
 
 
 def fit(
@@ -83,13 +87,15 @@ def fit(
     if data.vocab is not None:
         model.vocab = as_vocabulary(data.vocab)
 
+    before = len(history)
+
     def save() -> None:
         if place is not None:
             Checkpoint.of(model, settings or {}, history, at, average).save(place)
 
     if not resume:
         save()  # a folder that cannot be written is found before the work, not after it
-    for number in range(len(history), epochs):
+    for number in range(before, epochs):
         begun = time.perf_counter()
         if not at:
             model.reset(model.carried)
@@ -107,14 +113,14 @@ def fit(
                 on_batch(number, at, len(batches), average.means["loss"])
             if stop is not None and stop():
                 save()
-                return Result(history, False)
+                return Result(history, False, len(history) - before)
         metrics = {} if valid is None else evaluate(model, valid, entry)
         history.append(Epoch(average.means, metrics, time.perf_counter() - begun))
         at, average = 0, Average()
         save()
         if on_epoch is not None:
             on_epoch(number, history[-1])
-    return Result(history, True)
+    return Result(history, True, len(history) - before)
 
 
 def evaluate(model: CompiledModel, batches: Batches, entry: str | None = None) -> dict[str, float]:

@@ -49,7 +49,7 @@ class Padded:
         self._lengths = np.array([len(a) for a in values])
         if not self._lengths.all():
             at = int(np.argmin(self._lengths))
-            raise DataError(f"the example {at} of {first!r} is empty", how="leave empty sequences away")
+            raise DataError(f"the example {at} of {first!r} is empty", how="leave empty sequences out")
         if lengths is not None:
             self._examples[lengths] = list(self._lengths)
 

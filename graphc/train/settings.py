@@ -90,6 +90,6 @@ def of_checkpoint(given: Mapping[str, Any], stored: Mapping[str, Any]) -> Settin
             option = f"--{name.replace('_', '-')}"
             raise ArtifactError(
                 f"the checkpoint was trained with {option} {getattr(before, name)}, not {value}",
-                how=f"leave {option} away to go on, or train again without --resume",
+                how=f"leave {option} out to go on, or train again without --resume",
             )
     return Settings(**{**before.as_dict(), **given})

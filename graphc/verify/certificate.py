@@ -8,6 +8,12 @@ from typing import Any
 
 PROVED, EXACT, UNPROVED, FAILED = "PROVED", "EXACT", "UNPROVED", "FAILED"
 ORDER = (FAILED, UNPROVED, EXACT, PROVED)
+MEANING = {
+    PROVED: "a symbolic identity, for all sizes",
+    EXACT: "agrees with 50-digit arithmetic at random points",
+    UNPROVED: "neither shown nor refuted",
+    FAILED: "disagrees",
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,8 @@ class Certificate:
     def __str__(self) -> str:
         lines = [f"{self.model}"]
         lines += [f"  {f}" for f in sorted(self.findings, key=lambda f: (f.kind, ORDER.index(f.standing), f.subject))]
-        return "\n".join([*lines, f"  {self.summary()}"])
+        legend = "; ".join(f"{s}: {text}" for s, text in MEANING.items() if self.count(s))
+        return "\n".join([*lines, f"  {self.summary()}", *([f"  {legend}"] if legend else [])])
 
     def to_json(self) -> dict[str, Any]:
         return {"model": self.model, "passed": self.passed, "findings": [asdict(f) for f in self.findings]}

@@ -183,7 +183,7 @@ def test_train_draws_the_curve_or_says_what_is_missing(line, run, monkeypatch):
     assert (line / "build" / "line.png").exists()
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     code, _, err = run("train", "line.py", "--epochs", 1)
-    assert code == 0 and "pip install graphc[plot]" in err
+    assert code == 0 and "pip install -e '.[plot]' in graphc's folder" in err
 
 
 def test_what_model_and_data_both_name_is_one_setting(line):
@@ -327,4 +327,4 @@ def test_digits_are_learnt(line, run):
 
 def test_digits_say_what_they_need(line, run, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    refused(run("train", MODELS / "digits.py"), "scikit-learn", "pip install graphc[data]")
+    refused(run("train", MODELS / "digits.py"), "scikit-learn", "pip install -e '.[data]' in graphc's folder")

@@ -4,12 +4,14 @@ import importlib.util
 import re
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import typer.main
 
 from graphc.cli.app import app
+from graphc.errors import extra
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -119,6 +121,25 @@ def test_the_reference_names_every_function():
     names = set(gc.__all__) - {"Tensor", "GraphcError", "testing"}
     missing = sorted(n for n in names if not re.search(rf"(?<![\w]){re.escape(n)}(?![\w])", text))
     assert not missing, f"docs/language.md does not name {', '.join(missing)}"
+
+
+def test_no_file_sends_to_the_package_index_for_graphc():
+    """`graphc` there is another project; what is told is an extra of pyproject.toml, from a clone."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    told = set()
+    for path in (p for name in ("README.md", "docs", "graphc", "models", "tools") for p in files(ROOT / name)):
+        text = path.read_text("utf-8")
+        assert not re.search(r"pip install\W+(-\S+ )*['\"]?graphc\b", text), path
+        told |= set(re.findall(r"pip install -e '\.\[(\w+)\]'|\bextra\(['\"](\w+)['\"]\)", text))
+    names = {name for pair in told for name in pair if name}
+    assert {"plot", "data", "text", "cuda"} <= names <= set(extras)
+    assert extra("plot") == "pip install -e '.[plot]' in graphc's folder"
+
+
+def files(path):
+    """A file, or the text files below a folder."""
+    kept = {".py", ".md", ""}
+    return [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file() and p.suffix in kept]
 
 
 # -- the command line --------------------------------------------------------------------------------------------------

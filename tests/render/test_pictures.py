@@ -220,6 +220,19 @@ def test_without_numbers_the_edges_carry_symbols(compiled):
     assert {"∂L/∂W", "∂L/∂L = 1", "xᵀ δ, δ = ∂L/∂v₁", "∂h/∂v₂ = [h > 0]", "∂L/∂v₅ = 1/B", "(B, 16)"} <= lines
 
 
+def test_outputs_on_the_way_to_the_loss_look_like_outputs(compiled):
+    drawing = picture(compiled("xor"), "joint")
+    assert [b.lines[0].text for b in drawing.boxes if b.kind == "output"] == ["y_hat = v₃ + b", "loss L"]
+    assert ("output", "output") in drawing.legend
+
+    @gc.model
+    def unnamed(x: gc.f32["B"]):
+        return gc.outputs(p=gc.tanh(x), aside=x + 1, loss=gc.mean(gc.tanh(x) ** 2))
+
+    lines = texts(picture(gc.compile(unnamed), "joint"), "output")
+    assert "p = tanh(x)" in lines and not any("aside" in t for t in lines)
+
+
 def test_edges_of_a_value_with_several_readers_carry_parts_that_add_up():
     @gc.model
     def shared(x: gc.f32[()]):
@@ -303,12 +316,12 @@ def test_without_a_loss_there_is_nothing_to_draw(view):
 # -- backward and fused ----------------------------------------------------------------------------------------------
 def test_backward_ties_adjoints_to_lines(compiled):
     drawing = picture(compiled("xor"), "backward")
-    assert {"∂L/∂(hidden/W) = xᵀ δ₄", "gradient by hidden/W", "δ₄ = δ₃ if h > 0 else 0"} <= set(texts(drawing))
+    assert {"∂L/∂(hidden/W) = xᵀ δ₄", "gradient with respect to hidden/W", "δ₄ = δ₃ if h > 0 else 0"} <= set(texts(drawing))
     frames = {c.id: c.title for c in drawing.clusters if c.kind == "adjoint"}
     relu = next(b for b in drawing.boxes if b.lines[0].text == "δ₄ = δ₃ if h > 0 else 0")
     assert frames[relu.cluster].startswith("adjoint of h\nxor.py:") and "gc.relu(" in frames[relu.cluster]
     assert all(b.cluster in frames for b in drawing.boxes if b.kind == "adjoint")
-    assert sum("gradient by" in t for t in texts(drawing)) + sum(t.startswith("∂L/∂(out/") for t in texts(drawing)) == 4
+    assert sum(t.startswith("gradient with respect to ") for t in texts(drawing, "result")) == 4
 
 
 def test_fused_shows_what_runs(compiled):

@@ -1,6 +1,7 @@
 """Loops unrolled in time: what the grid shows, that it is one, and the gradient's way back through it."""
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from graphc.render.notation import Printer
 from graphc.render.numbers import evaluate
 from graphc.render.outline import base
 from graphc.render.picture import Line
-from graphc.render.style import TEXT
+from graphc.render.style import TEXT, WEIGHTS
 from graphc.render.timeline import Timeline, along
 from graphc.render.unrolled import Unroll, unrolled
 from graphc.render.views import VIEWS, picture
@@ -149,6 +150,54 @@ def test_one_colour_is_one_weight(graph):
     assert listed["weight0"] == "W (8, 5)" and listed["weight3"] == "U (5, 5)"
     # named once, beside the general step
     assert [t for t in texts(drawing, "note") if t in ("W", "U")] == ["W", "W", "U", "U"]
+
+
+def linear_light(colour):
+    c = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+
+
+# who lacks the cones for long or for middle waves, after Machado, Oliveira and Fernandes 2009
+SIGHT = {"all": np.eye(3),
+         "no long": np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]),
+         "no middle": np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]])}
+
+
+@pytest.mark.parametrize("sight, least", [("all", 0.15), ("no long", 0.08), ("no middle", 0.08)])
+def test_colours_of_weights_are_far_from_each_other(sight, least):
+    """Distances in OKLab (Ottosson 2020), where 0.02 is just seen; text on white needs a contrast of 4.5."""
+    cones = np.array([[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566], [0.0883024619, 0.2817188376, 0.6299787005]])
+    lab = np.array([[0.2104542553, 0.793617785, -0.0040720468], [1.9779984951, -2.428592205, 0.4505937099], [0.0259040371, 0.7827717662, -0.808675766]])
+
+    def seen(colour):
+        return lab @ np.cbrt(cones @ np.clip(SIGHT[sight] @ linear_light(colour), 0, 1))
+
+    for a, b in itertools.combinations(WEIGHTS, 2):
+        assert np.linalg.norm(seen(a) - seen(b)) >= least, (a, b)
+    assert all(1.05 / (linear_light(c) @ [0.2126, 0.7152, 0.0722] + 0.05) >= 4.5 for c in WEIGHTS)
+    assert np.linalg.norm(seen("#0072B2") - seen("#1F7FB5")) < 0.05  # two blues: what this is to find
+
+
+def test_no_two_weights_share_a_colour():
+    @gc.model
+    def many(x: gc.f32["B", "T", 3]):
+        h = x
+        for i in range(6):
+            h = gc.nn.rnn(h, 3, name=f"layer{i}")[0]
+        return gc.outputs(h=h)
+
+    drawing = unrolled(gc.compile(many).graph, Unroll())
+    (weights,) = [b for b in drawing.boxes if b.kind == "param"]
+    styles = [line.style for line in weights.lines if line.style.startswith("weight")]
+    coloured = [s for s in styles if s != "weight"]
+    assert len(styles) > len(WEIGHTS) == len(coloured) == len(set(coloured))
+
+
+def test_an_arrow_into_the_same_step_goes_from_the_step_before(graph):
+    lines = set(texts(unrolled(graph("tagger"), Unroll()), "note"))
+    assert {"h⁽¹⁾_{t−1} → h⁽¹⁾_{t}", "h⁽²⁾_{t+1} → h⁽²⁾_{t}"} <= lines
+    back = set(texts(unrolled(graph("tagger"), Unroll(backward=True)), "note"))
+    assert {"∂L/∂h⁽¹⁾_{t} → ∂L/∂h⁽¹⁾_{t−1}", "∂L/∂h⁽²⁾_{t} → ∂L/∂h⁽²⁾_{t+1}"} <= back
 
 
 def test_two_directions_run_against_each_other(graph):
@@ -307,6 +356,21 @@ def test_forward_draws_a_step_once_in_a_frame():
     assert sum(t.startswith("h_{t} = o_{t} · ") for t in lines) == 1
     assert [e.lines[0].text for e in drawing.edges if e.kind == "again"] == ["next step"] * 2
     assert "of all steps" in {n.text for e in drawing.edges for n in e.lines}
+
+
+def test_a_state_that_a_loop_begins_with_is_its_0th():
+    """models/lstm_lm.py calls its states h and c, as the layer calls what its steps make of them."""
+    lines = texts(picture(gc.compile("models/lstm_lm.py"), "forward"))
+    assert {"h₀", "c₀", "h_{t−1}", "c_{t−1}", "at first h₀", "at first c₀"} <= set(lines)
+    assert not any("h₁" in t or "c₁" in t for t in lines)
+
+    @gc.model
+    def other(x: gc.f32["B", 4]):
+        """A state of the same name as a value that no loop makes stays as it is."""
+        h = gc.tanh(gc.state("h", (4,)) + x)
+        return gc.outputs(y=h)
+
+    assert "h" in texts(picture(gc.compile(other), "forward"), "state")
 
 
 def test_frames_of_nested_loops():

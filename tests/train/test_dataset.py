@@ -165,11 +165,26 @@ def test_csv_cells_are_named_by_file_line_and_column_all_at_once(tmp_path):
     "x[0],y\n1,2\n": ["x[1]", "f32[B, 2]"],
     "x[0],x[1],x[2]\n1,2,3\n": ["3 columns", "not 2"],
     "x\n1\n": ["'x'", "x[0]"],
-    "a,b\n1,2\n": ["a, b", "x: f32[B, 2]"],
+    "a,b\n1,2\n": ["d.csv is an input of the model: x: f32[B, 2], y: i64[B]", "how: name its columns x[0], x[1], y; the file has a, b"],
+    "x1,x2,y\n1,2,3\n": ["d.csv is the input x: f32[B, 2]\n", "how: name its columns x[0], x[1]; the file has x1, x2, y"],
+    "x_0,y\n1,2\n": ["how: name its columns x[0], x[1]; the file has x_0, y"],
     "y\n\"1\n": ["d.csv"],
 }.items())
 def test_tables_that_do_not_fit(tmp_path, text, facts):
     refuses(lambda: csv(tmp_path, text), *facts)
+
+
+def test_a_table_must_have_the_inputs_that_are_needed(tmp_path):
+    table = write(tmp_path, "a,b,y\n1,2,3\n")
+    assert set(read_arrays(table, (X, Y))) == set(read_arrays(table, (X, Y), ["y"])) == {"y"}
+    refuses(lambda: read_arrays(table, (X, Y), ["x", "y"]), "is the input x: f32[B, 2]", "how: name its columns x[0], x[1]; the file has a, b, y")
+    wide = (declared("x", f32, "B", 64), declared("z", f32, "B", "T"), declared("w", f32, "B", 1), Y)
+    refuses(lambda: read_arrays(table, wide, ["x", "z", "w"]), "name its columns x[0], x[1], …, x[63], z[0], z[1], …, w; the file")
+
+
+def test_a_column_of_another_input_is_not_taken_for_one_misspelt(tmp_path):
+    one, two = declared("x", f32, "B", 2), declared("x1", f32, "B")
+    assert set(csv(tmp_path, "x1\n5\n", one, two)) == {"x1"}
 
 
 def test_npz_and_json(tmp_path):

@@ -230,7 +230,8 @@ def unproved(monkeypatch):
 def test_a_model_file(unit, capsys):
     assert main(["verify", str(unit), "--strict"]) == 0
     out = capsys.readouterr().out
-    assert "PROVED    operation  tanh(f64[B])" in out and out.rstrip().endswith("0 UNPROVED")
+    assert "PROVED    operation  tanh(f64[B])" in out and out.endswith(
+        "0 UNPROVED\n  PROVED: a symbolic identity, for all sizes; EXACT: agrees with 50-digit arithmetic at random points\n")
 
 
 def test_json(unit, capsys):
