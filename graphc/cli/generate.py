@@ -34,9 +34,7 @@ def run(
     stop: Annotated[
         list[str] | None, typer.Option("--stop", metavar="TEXT", help="Stop before this text; may be given several times.")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="The model to run, of a folder with several.")
-    ] = None,
+    model: options.EntryName = None,
     as_json: options.Json = False,
 ) -> None:
     """Let a trained language model go on with a text.

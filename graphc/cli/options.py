@@ -39,6 +39,9 @@ Settings = Annotated[
     typer.Option("--set", metavar="NAME=VALUE", help="Set a hyperparameter of the model; may be given several times."),
 ]
 DType = Annotated[DTypeName, typer.Option("--dtype", help="The type of the parameters.")]
+EntryName = Annotated[
+    str | None, typer.Option("--model", metavar="NAME", help="The model to run, of a folder with several.")
+]
 Seed = Annotated[int, typer.Option("--seed", metavar="NUMBER", min=0, help="The seed of the initial parameters.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs to read.")]
 

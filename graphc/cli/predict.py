@@ -32,9 +32,7 @@ def run(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE.npz", help="Write the outputs to this file too.")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="The model to run, of a folder with several.")
-    ] = None,
+    model: options.EntryName = None,
     as_json: options.Json = False,
 ) -> None:
     """Run a compiled model on a data file and print its outputs.

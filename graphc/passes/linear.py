@@ -293,8 +293,10 @@ def _number_beside(value: Node | None, product: Node) -> Multiple | None:
     for operand in product.operands if product.op == "mul" else ():
         if operand is not value:
             number, outer = number_of(operand), outer_number(operand)
-            if number is not None or (outer is not None and not outer[0].is_sign):
-                return number or outer[0]  # type: ignore[index]
+            if number is not None:
+                return number
+            if outer is not None and not outer[0].is_sign:
+                return outer[0]
     return None
 
 

@@ -38,9 +38,9 @@ class Multiple:
         factor = rounded(self.factor * other.factor, dtype)
         if factor is None or not may_meet(self.factor, other.factor):
             return None
-        both = self.scale is not None and other.scale is not None
-        scale = make("mul", self.scale, other.scale) if both else self.scale or other.scale  # type: ignore[arg-type]
-        return replace(self, factor=factor, scale=scale)
+        if self.scale is None or other.scale is None:
+            return replace(self, factor=factor, scale=self.scale or other.scale)
+        return replace(self, factor=factor, scale=make("mul", self.scale, other.scale))
 
     def node(self, dtype: DType) -> Node:
         """It as a node."""

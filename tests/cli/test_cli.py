@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.cli import main, screen
+from graphc.cli import screen
 from graphc.cli.options import read_settings
 from graphc.cli.source import read
 from graphc.pipeline import STAGES
@@ -47,16 +47,6 @@ def line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "line.py").write_text(LINE)
     return tmp_path
-
-
-@pytest.fixture
-def run(capsys):
-    """Run the command line: (exit code, stdout, stderr)."""
-    def call(*arguments):
-        capsys.readouterr()
-        code = main([str(a) for a in arguments])
-        return (code, *capsys.readouterr())
-    return call
 
 
 def ok(result):

@@ -6,7 +6,6 @@ import sys
 import pytest
 
 import graphc as gc
-from graphc.cli import main
 from graphc.runtime.artifact import checkpoint_of
 
 LINE = '''
@@ -31,15 +30,6 @@ def line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "line.py").write_text(LINE)
     return tmp_path
-
-
-@pytest.fixture
-def run(capsys):
-    def call(*arguments):
-        capsys.readouterr()
-        code = main([str(a) for a in arguments])
-        return (code, *capsys.readouterr())
-    return call
 
 
 def refused(result, text):
