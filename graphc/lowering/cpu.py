@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from ..graph.node import TensorType
 from .fission import fissioned
+from .multiply_adds import multiply_adds
 from .phases import phased
 from .ranges import divided
 from .rows import contracted
@@ -45,7 +46,7 @@ def _changed(steps: Iterable[Step], buffers: list[Buffer], touched: Counter[int]
 def _launch(step: Launch, buffers: list[Buffer], touched: Counter[int]) -> Launch:
     """The launch of a kernel, with the arrays that it shortens."""
     own = [i for i, b in enumerate(step.buffers) if buffers[b].kind == "temp" and touched[b] == 1]
-    kernel, rows = contracted(step.kernel, own)
+    kernel, rows = contracted(multiply_adds(step.kernel), own)
     kernel, sums = accurate(tiled(divided(kernel)))
     kernel, phases = phased(kernel, rows)
     kernel, tiles = fissioned(kernel)
