@@ -215,6 +215,8 @@ def fits() -> list[Fit]:
                 lambda r: r / mp.mpf(2) ** r, -mp.mpf(1) / 2, mp.mpf(1) / 2, exp2_terms, fmt),
         ]
     out += [
+        Fit("EXP_STEP_F32", "exp(r) = 1 + r + r²·p(r), |r| ≤ ln2/32", exp_tail,
+            lambda r: r**2 / mp.exp(r), -EXP_EDGE / 16, EXP_EDGE / 16, 2, f32),
         Fit("LOG_F32", "log(1+f) = f + f²·p(f), −1/3 ≤ f ≤ 1/3", log_tail,
             lambda f: f**2 / mp.log1p(f), *LOG_F32, 9, f32),
         Fit("LOG_F64", "log((1+s)/(1−s)) = 2s + s·z·p(z), z = s²", atanh_tail(mp.mpf(2)),
@@ -240,6 +242,69 @@ def fits() -> list[Fit]:
     out += erf_fits("F32", ERF_SPLIT, 4, 6, 8, f32)
     out += erf_fits("F64", ERF_SPLIT, 6, 12, 21, f64)
     return out
+
+
+#: tanh in pieces: four intervals to an octave of TANH_SCALE·x + ½, from ½ to 8. From TANH_LIMIT on it is 1, with room
+#: for the error of the polynomial.
+TANH_SCALE = mp.mpf(float(np.float32(0.8)))
+TANH_LIMIT = mp.mpf("9.25")
+TANH_TERMS = 6
+
+
+def exp2_steps() -> list[str]:
+    """2^(i/16) as sums of two numbers, in two tables."""
+    steps = [parts(mp.mpf(2) ** (mp.mpf(i) / 16), 0, 2, f32) for i in range(16)]
+    tables = zip(("EXP2_STEPS_F32", "EXP2_RESTS_F32"), zip(*steps, strict=True), strict=True)
+    return [line for name, numbers in tables for line in (f"{name} = (", *(f"    {f32(n)!s}," for n in numbers), ")")]
+
+
+def tanh_pieces() -> tuple[list[str], list[list[str]], float]:
+    """The middles of the 16 intervals, the coefficients of each order, and the largest error (log2).
+
+    In the order of their lookup: by the last two bits of the exponent of TANH_SCALE·x + ½, and the first two of its
+    mantissa. The exponents of ½ to 4 are 126 to 129, so that those of 1 come last.
+    """
+    found = []
+    for octave in (1, 2, -1, 0):
+        for quarter in range(4):
+            edges = ((mp.mpf(2) ** octave * (4 + quarter + k) / 4 - mp.mpf(1) / 2) / TANH_SCALE for k in (0, 1))
+            found.append(tanh_piece(*edges))
+    rows = [[str(np.float32(coefficients[k])) for _, coefficients, _ in found] for k in range(TANH_TERMS)]
+    return [str(np.float32(middle)) for middle, _, _ in found], rows, max(error for _, _, error in found)
+
+
+def tanh_piece(low: mp.mpf, high: mp.mpf) -> tuple[float, list[float], float]:
+    """Middle, coefficients and error (log2) of one interval, a little wider than it is."""
+    low, high = low * (1 - mp.mpf(2) ** -22), high * (1 + mp.mpf(2) ** -22)
+    if low == 0:  # tanh(x) = x·p(x), right to the last digit of the smallest x
+        coefficients, error = solve(Fit("", "", of_quotient(mp.tanh), lambda x: 1 / of_quotient(mp.tanh)(x), low, high,
+                                        TANH_TERMS - 1, f32))
+        return 0.0, [0.0, *coefficients], error
+
+    def around(middle: mp.mpf) -> Fit:
+        return Fit("", "", lambda w: mp.tanh(middle + w), lambda w: 1 / mp.tanh(middle + w), low - middle, high - middle,
+                   TANH_TERMS, f32)
+
+    # The first coefficient counts in full. It is tanh(middle) and a little: of the numbers in the middle, the one where
+    # that is next to a float32.
+    fit = around((low + high) / 2)
+    xs = chebyshev_grid(fit.low, fit.high, GRID_PER_COEFFICIENT * TANH_TERMS)
+    first = remez(xs, [fit.target(x) for x in xs], [fit.weight(x) for x in xs], 0, TANH_TERMS)[0]
+    extra = first - fit.target(mp.mpf(0))
+
+    def lost(middle: float) -> mp.mpf:
+        value = mp.tanh(mp.mpf(middle)) + extra
+        return abs(value - mp.mpf(float(f32(mp.nstr(value, 40)))))
+
+    centre = (low + high) / 2
+    near = (float(f32(centre + (high - low) * k / 40000)) for k in range(-400, 401))
+    middle = min(near, key=lost)
+    return (middle, *solve(around(mp.mpf(middle))))
+
+
+def of_quotient(f: Real) -> Real:
+    """f(x)/x for a function that is x next to 0."""
+    return lambda x: f(x) / x if x else mp.mpf(1)
 
 
 def truncated(value: mp.mpf, bits: int) -> mp.mpf:
@@ -309,6 +374,23 @@ def text() -> str:
         "#: Where erf and tanh change formulas.",
         f"ERF_SPLIT = {float(ERF_SPLIT)!r}",
         f"TANH_SPLIT = {float(TANH_SPLIT)!r}",
+    ]
+    middles, rows, error = tanh_pieces()
+    print(f"TANH_PIECES    {TANH_TERMS:2d} terms  2^{error:.1f}", file=sys.stderr)
+    lines += [
+        "",
+        "#: 2^(i/16), and what rounding lost",
+        *exp2_steps(),
+        "",
+        f"#: tanh(x) = Σ pₖ·(x − middle)^k in 16 pieces, x ≤ TANH_LIMIT: 2^{error:.1f}",
+        f"TANH_SCALE = {float(TANH_SCALE)!r}",
+        f"TANH_LIMIT = {float(TANH_LIMIT)!r}",
+        "TANH_MIDDLES_F32 = (",
+        *(f"    {middle}," for middle in middles),
+        ")",
+        "TANH_PIECES_F32 = (",
+        *(line for row in rows for line in ("    (", *(f"        {number}," for number in row), "    ),")),
+        ")",
     ]
     for fit in fits():
         coefficients, error = solve(fit)

@@ -33,6 +33,7 @@ import llvmlite.binding as llvm
 from graphc.codegen import tiles
 from graphc.codegen.host import host_cpu, vector_bytes
 from graphc.codegen.primitives import LOOP_NOTES
+from graphc.codegen.vecmath import lanes
 from graphc.errors import RuntimeFault
 
 Signature = tuple[str, ...]
@@ -131,12 +132,12 @@ def _entry(symbol: str, function: str, signature: Signature) -> str:
 
 def _module(source: str, name: str, signature: Signature, namespace: Namespace, symbol: str) -> llvm.ModuleRef:
     texts, function = _numba_ir(source, name, signature, namespace)
-    module = llvm.parse_assembly(_noted(texts[0]) + "\n" + _entry(symbol, function, signature))
+    module = llvm.parse_assembly(lanes.announced(_noted(texts[0])) + "\n" + _entry(symbol, function, signature))
     for text in texts[1:]:
         module.link_in(llvm.parse_assembly(text))
     # Only the entry is seen from outside: the kernel is inlined into it, and what is unused disappears.
     for value in itertools.chain(module.functions, module.global_variables):
-        if not value.is_declaration and value.name != symbol:
+        if not value.is_declaration and value.name != symbol and not value.name.startswith("llvm."):
             value.linkage = "internal"
     module.verify()
     machine = _target_machine()
@@ -182,12 +183,18 @@ def _many_registers() -> bool:
 
 def _link_definitions(module: llvm.ModuleRef) -> None:
     """Give a module the functions that its words refer to; they are finished, so this comes after optimising."""
-    wanted = [f.name for f in module.functions if f.is_declaration and f.name.startswith(tiles.PREFIX)]
-    if wanted:
-        module.link_in(llvm.parse_assembly(tiles.definitions(wanted)))
+    missing = [f.name for f in module.functions if f.is_declaration]
+    finished, inlined = ([name for name in missing if name.startswith(words.PREFIX)] for words in (tiles, lanes))
+    if finished:
+        module.link_in(llvm.parse_assembly(tiles.definitions(finished)))
         for function in module.functions:
-            if function.name in wanted:
+            if function.name in finished:
                 function.linkage = "internal"
+    if inlined:
+        module.link_in(llvm.parse_assembly(lanes.definitions(inlined)))
+        passes = llvm.create_new_module_pass_manager()
+        passes.add_always_inliner_pass()
+        passes.run(module, llvm.create_pass_builder(_target_machine(), llvm.create_pipeline_tuning_options()))
 
 
 # ----------------------------------------------------------------------------------------------------------- load

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.machinery
 import importlib.util
 import math
@@ -17,10 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphc.codegen import vecmath
+from graphc.codegen import host, vecmath
+from graphc.errors import RuntimeFault
+from graphc.runtime import jit
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 NAN, INF = math.nan, math.inf
+SPECIALS = [NAN, INF, -INF, 0.0, -0.0, 1e-45, -1e-45, 88.72284, 88.8, 103.97, 104.5, 1e4, 3e38, -3e38]
 FORMATS = {"f32": np.float32, "f64": np.float64}
 NAMES = [*vecmath.UNARY, *vecmath.BINARY]
 EVERY = pytest.mark.parametrize("name", NAMES)
@@ -38,22 +42,10 @@ def tool(name: str) -> ModuleType:
     return module
 
 
-@cache
-def kernel(name: str) -> Any:
-    """A loop of one call, compiled for each dtype it meets."""
-    numba = pytest.importorskip("numba")
-    parameters = "x, y" if name in vecmath.BINARY else "x"
-    arguments = "x[i], y[i]" if name in vecmath.BINARY else "x[i]"
-    namespace: dict[str, Any] = {"f": vecmath.jit_namespace()[name]}
-    loop = f"def loop({parameters}, out):\n  for i in range(out.size): out[i] = f({arguments})\n"
-    exec(loop, namespace)
-    return numba.njit(error_model="numpy", fastmath={"contract"})(namespace["loop"])
-
-
 def run(name: str, dtype: type, *arguments: Any) -> np.ndarray:
     arrays = [np.atleast_1d(np.asarray(a, dtype)) for a in arguments]
     out = np.empty_like(arrays[0])
-    kernel(name)(*arrays, out)
+    tool("check_vecmath").compiled(name, dtype)(arrays[0], arrays[-1], out)
     return out
 
 
@@ -62,6 +54,14 @@ def run(name: str, dtype: type, *arguments: Any) -> np.ndarray:
 def test_float32_error_stays_in_the_stated_bound(name: str) -> None:
     """A prime stride through the bit patterns, and the special values."""
     error, where = tool("check_vecmath").check_f32(name, 100_003)
+    assert error <= vecmath.ERROR_BOUNDS[name, "f32"], where
+
+
+@pytest.mark.parametrize("name, worst", [("exp", -22.0294838), ("sigmoid", -4.14497089), ("tanh", 0.0622414239)])
+def test_float32_error_stays_in_the_bound_where_it_is_largest(name: str, worst: float) -> None:
+    """Where the whole of float32 has shown a formula to be at its worst: all numbers around."""
+    x = (np.float32(worst).view(np.int32) + np.arange(-20_000, 20_000, dtype=np.int32)).view(np.float32)
+    error, where = tool("check_vecmath").f32_kernel(name)(x, x)
     assert error <= vecmath.ERROR_BOUNDS[name, "f32"], where
 
 
@@ -158,38 +158,71 @@ def test_huge_float32_angles() -> None:
 
 
 # -- types ----------------------------------------------------------------------------------------
-def test_the_argument_chooses_the_format() -> None:
-    numba = pytest.importorskip("numba")
-    f = vecmath.jit_namespace()
-    exp, power = f["exp"], f["pow"]
+def call(source: str, signature: tuple[str, ...], *arguments: Any) -> None:
+    """Run the kernel `k` of a text that uses the functions of vecmath."""
+    symbol = f"vecmath_{abs(hash((source, signature)))}"
+    code = jit.compile_kernel(source, "k", signature, vecmath.jit_namespace(), symbol=symbol)
+    words = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(jit.load({symbol: code})[symbol])((ctypes.c_int64 * len(words))(*words))
 
-    @numba.njit
-    def both(x, n):  # type: ignore[no-untyped-def]
-        return exp(x), power(x, n), exp(n)
 
-    signatures = {
-        numba.float32: (numba.float32, numba.float32, numba.float64),
-        numba.float64: (numba.float64, numba.float64, numba.float64),
-    }
-    for argument, results in signatures.items():
-        compiled = numba.njit((argument, numba.int64))(both.py_func)
-        assert compiled.nopython_signatures[0].return_type.types == results
-    assert both(np.float32(2.0), 3)[1] == 8.0
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_the_argument_chooses_the_format(dtype: str) -> None:
+    """An integer takes the format beside it, or float64: e as a float32 is not e as a float64."""
+    source = "def k(x, out, n):\n    out[0] = exp(x[0])\n    out[1] = pow(x[0], n)\n    out[2] = exp(n)\n"
+    x, out = np.ones(1, FORMATS[dtype]), np.empty(3)
+    call(source, (f"{dtype}*", "f64*", "i64"), x, out, 1)
+    np.testing.assert_allclose(out[0], FORMATS[dtype](math.e), rtol=0)
+    assert out[1] == 1.0 and out[2] == math.e
 
 
 def test_another_type_is_refused() -> None:
-    numba = pytest.importorskip("numba")
-    tanh = vecmath.jit_namespace()["tanh"]
-    with pytest.raises(numba.core.errors.TypingError, match="expected float32"):
-        numba.njit(lambda x: tanh(x))(1j)
+    with pytest.raises(RuntimeFault, match="expected float32, float64 or an integer, found none"):
+        call("def k(out):\n    out[0] = tanh(None)\n", ("f32*",), np.empty(1, np.float32))
+
+
+# -- tables in registers --------------------------------------------------------------------------
+wide = pytest.mark.skipif(host.vector_bytes() != 64, reason="this processor has no AVX-512")
+TABLES = [name for name in NAMES if name in ("exp", "sigmoid", "tanh")]
+
+
+@wide
+@pytest.mark.parametrize("name", TABLES)
+def test_numbers_are_looked_up_in_registers(name: str) -> None:
+    """By an instruction for 16 lanes; nothing is called, and nothing is left of the functions of several lanes."""
+    code = tool("check_vecmath").assembly(name, np.float32)
+    assert re.search(r"\bvperm(ps|d)\s.*%zmm", code)
+    assert not re.search(r"\bcall|\bjmp[a-z]*\s+\*|graphc\.lanes\.\w+\.\d+:", code)
+
+
+@wide
+@pytest.mark.parametrize("name", TABLES)
+def test_all_lanes_and_the_rest_agree(name: str) -> None:
+    """However long the loop is: by 16, 8 and 4 lanes, and one at a time."""
+    x = np.random.default_rng(3).normal(0, 4, 100).astype(np.float32)
+    whole = run(name, np.float32, x)
+    for first, last in [(0, 1), (5, 8), (3, 7), (40, 48), (17, 33), (1, 100), (60, 91)]:
+        np.testing.assert_array_equal(run(name, np.float32, x[first:last].copy()), whole[first:last])
+
+
+@wide
+def test_the_exponential_of_a_negated_number() -> None:
+    """−y goes into the constants: the same bits, and the same special values."""
+    x = np.concatenate([np.random.default_rng(4).normal(0, 40, 999), SPECIALS]).astype(np.float32)
+    negated, squared = np.empty_like(x), np.empty_like(x)
+    loop = "def k(x, out, n):\n    for i in range(n):\n        out[i] = exp(-({}))\n"
+    call(loop.format("x[i]"), ("f32*", "f32*", "i64"), x, negated, x.size)
+    assert_identical(negated, run("exp", np.float32, -x))
+    call(loop.format("x[i] * x[i]"), ("f32*", "f32*", "i64"), x, squared, x.size)
+    with np.errstate(all="ignore"):
+        assert_identical(squared, run("exp", np.float32, -(x * x)))
 
 
 # -- vector code and compile time -----------------------------------------------------------------
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "sqrt"])
 def test_the_float32_loop_is_vectorised(name: str) -> None:
     """A fused multiply-add on packed registers, and no call of the function in libm."""
-    run(name, np.float32, *[[1.0]] * (2 if name in vecmath.BINARY else 1))
-    code = {str(s[0].dtype): asm for s, asm in kernel(name).inspect_asm().items()}["float32"]
+    code = tool("check_vecmath").assembly(name, np.float32)
     if not re.search(r"\bvfn?m(add|sub)\w+[sp][sd]\b", code):
         pytest.skip("this processor has no fused multiply-add as LLVM spells it on x86")
     assert re.search(r"\bvfn?m(add|sub)\w+p[sd]\s", code)
@@ -198,16 +231,12 @@ def test_the_float32_loop_is_vectorised(name: str) -> None:
 
 def test_all_functions_compile_quickly() -> None:
     """One kernel with a call of each; the loose limit allows for a busy machine."""
-    numba = pytest.importorskip("numba")
     calls = [f"{n}(x[i])" for n in vecmath.UNARY] + ["pow(x[i], x[i])"]
-    namespace = dict(vecmath.jit_namespace())
-    body = "".join(f"    out[{k}, i] = {call}\n" for k, call in enumerate(calls))
-    exec(f"def loop(x, out):\n  for i in range(x.size):\n{body}", namespace)
-    loop = numba.njit(error_model="numpy")(namespace["loop"])
+    body = "".join(f"        out[{k} * n + i] = {one}\n" for k, one in enumerate(calls))
     x = np.linspace(0.1, 2.0, 100, dtype=np.float32)
     out = np.empty((len(calls), x.size), np.float32)
     start = time.process_time()
-    loop(x, out)
+    call(f"def k(x, out, n):\n    for i in range(n):\n{body}", ("f32*", "f32*", "i64"), x, out, x.size)
     assert time.process_time() - start < 2.0
     np.testing.assert_allclose(out[0], np.exp(x), rtol=1e-6)
 

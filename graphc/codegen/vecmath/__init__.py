@@ -15,6 +15,7 @@ without fused multiply-add runs `llvm.fma` in software: right, but slow.  The fo
 they rely on.
 
     emit          LLVM IR written as arithmetic
+    lanes         tables in registers, where there is AVX-512
     coefficients  written by tools/fit_vecmath.py
     functions     the formulas
     intrinsics    their binding to Numba
@@ -34,17 +35,18 @@ UNARY = (
 BINARY = ("pow",)
 
 #: Largest error in ULP by (name, format), rounded up: over all inputs in float32 (sampled pairs
-#: for pow), over millions of random ones in float64, with some room for those not drawn.
+#: for pow), over millions of random ones in float64, with some room for those not drawn. With AVX-512
+#: float32's tanh stays below 1.07, and without it exp below 0.93.
 #: float64's sin, cos and pow are the platform's (glibc: 0.52).
 ERROR_BOUNDS: dict[tuple[str, str], float] = {
-    ("exp", "f32"): 0.93, ("exp", "f64"): 0.92,
+    ("exp", "f32"): 0.99, ("exp", "f64"): 0.92,
     ("exp2", "f32"): 1.00, ("exp2", "f64"): 1.03,
     ("expm1", "f32"): 1.59, ("expm1", "f64"): 1.78,
     ("log", "f32"): 1.00, ("log", "f64"): 0.82,
     ("log2", "f32"): 1.69, ("log2", "f64"): 1.06,
     ("log1p", "f32"): 1.64, ("log1p", "f64"): 1.35,
     ("tanh", "f32"): 1.96, ("tanh", "f64"): 1.58,
-    ("sigmoid", "f32"): 1.48, ("sigmoid", "f64"): 1.48,
+    ("sigmoid", "f32"): 1.49, ("sigmoid", "f64"): 1.48,
     ("erf", "f32"): 1.66, ("erf", "f64"): 1.10,
     ("sqrt", "f32"): 0.50, ("sqrt", "f64"): 0.50,
     ("sin", "f32"): 0.69, ("sin", "f64"): 1.00,

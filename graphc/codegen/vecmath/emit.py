@@ -6,12 +6,15 @@ instruction used here to AVX2, AVX-512 or Neon: no branches, no calls but LLVM's
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from llvmlite import ir
+
+from . import lanes
 
 Operand: TypeAlias = "Value | float"
 
@@ -91,6 +94,15 @@ class Value:
 
     def __neg__(self) -> Value:
         return self._new(self.builder.fneg(self.ir) if self.is_float else self.builder.neg(self.ir))
+
+    def negated(self) -> Value | None:
+        """y, if this was made as −y: by `-`, or by Numba, which subtracts from −0.0."""
+        match getattr(self.ir, "opname", ""), getattr(self.ir, "operands", ()):
+            case "fneg", [y]:
+                return self._new(y)
+            case "fsub", [ir.Constant(constant=float(zero)), y] if zero == 0 and math.copysign(1, zero) < 0:
+                return self._new(y)
+        return None
 
     def __abs__(self) -> Value:
         return self._call("llvm.fabs", self)
@@ -177,6 +189,19 @@ class Value:
         types = [self.ir.type, power.type]
         function = self.builder.module.declare_intrinsic("llvm.ldexp", types, ir.FunctionType(types[0], types))
         return self._new(self.builder.call(function, [self.ir, power]))
+
+    # -- words of AVX-512 ---------------------------------------------------------------------
+    def lookup(self, table: str) -> Value:
+        """The number of a table of `lanes` that the low four bits of this integer choose. float32, AVX-512."""
+        return self._word(table, self)
+
+    def scalef(self, n: Value) -> Value:
+        """self·2^⌊n⌋ for a float n. float32, AVX-512."""
+        return self._word(lanes.SCALEF, self, n)
+
+    def _word(self, word: str, *arguments: Value) -> Value:
+        function = lanes.declared(self.builder.module, word)
+        return self._new(self.builder.call(function, [a.ir for a in arguments]))
 
     # -- conversions --------------------------------------------------------------------------
     def to_f64(self) -> Value:

@@ -125,12 +125,45 @@ def log_reduced(f: Value, k: Value) -> Value:
 LOG_START = {F32: 2 / 3, F64: math.sqrt(0.5)}
 
 
+def has_tables(x: Value) -> bool:
+    """Are there registers of 16 numbers of x's format, to look one up in?"""
+    return x.format is F32 and vector_bytes() == 64
+
+
 # -- functions ------------------------------------------------------------------------------------
 def exp(x: Value) -> Value:
     """2^n·exp(r), r = x − n·ln2."""
+    if has_tables(x):
+        return exp_from_steps(x)
     x = clamp(x, *EXP_RANGE[x.format])
     n, exponent = nearest(x, LOG2E[x.format][0], 2 * x.format.bias)
     return scale(exp_reduced(reduce_ln2(x, n)), exponent)
+
+
+def exp_from_steps(x: Value, precise: bool = False) -> Value:
+    """The same with n in sixteenths, so that r is small: 2^n is a power of two times one of 16 numbers.
+
+    If it is to be precise, with what these have lost by rounding: then little is added to the error of the last sum.
+
+    For x = −y all of it is done with y and −r, whose signs go into constants: there are fewer operations, and LLVM
+    leaves a limit out where it sees a sign, as of y².
+    """
+    low, high = EXP_RANGE[F32]
+    y, sign = x.negated(), -1
+    if y is None:
+        y, sign = x, 1
+    y = clamp(y, *sorted((sign * low, sign * high)))
+    shift = F32.shift / 16
+    shifted = fma(sign * LOG2E[F32][0], y, shift)
+    n = shifted - shift
+    ln2 = [sign * part for part in LN2[F32]]
+    r = fma(-ln2[1], n, fma(-ln2[0], n, y))
+    second, third = c.EXP_STEP_F32
+    p = fma(r * r, fma(sign * third, r, second), r if sign > 0 else -r)
+    index = shifted.bits()
+    step = index.lookup("exp2")
+    total = step + fma(step, p, index.lookup("exp2_rest")) if precise else fma(step, p, step)
+    return total.scalef(n)
 
 
 def exp2(x: Value) -> Value:
@@ -189,8 +222,26 @@ def log1p(x: Value) -> Value:
 
 def tanh(x: Value) -> Value:
     a = abs(x)
+    if has_tables(x):
+        return tanh_by_pieces(a).copysign(x)
     a = select(a > TANH_ONE[x.format], TANH_ONE[x.format], a)
     return (tanh_f32(a) if x.format is F32 else tanh_f64(a)).copysign(x)
+
+
+def tanh_by_pieces(a: Value) -> Value:
+    """One of 16 polynomials in the distance from the middle of its interval.
+
+    The intervals grow with a: TANH_SCALE·a + ½ is between ½ and 8, four octaves, and each has four of them, which the
+    last two bits of the exponent and the first two of the mantissa tell apart.
+    """
+    a = select(a > c.TANH_LIMIT, c.TANH_LIMIT, a)
+    piece = fma(c.TANH_SCALE, a, 0.5).bits() >> (F32.mantissa - 2)
+    w = a - piece.lookup("tanh_middle")
+    orders = range(len(c.TANH_PIECES_F32))
+    result = piece.lookup(f"tanh{orders[-1]}")
+    for order in reversed(orders[:-1]):
+        result = fma(result, w, piece.lookup(f"tanh{order}"))
+    return result
 
 
 def tanh_f32(a: Value) -> Value:
@@ -223,7 +274,7 @@ def sigmoid(x: Value) -> Value:
     exp's error doubles where the result is just below a power of two, so the quotient gets one
     correction, by the remainder of the division less what rounding 1 + e lost.
     """
-    e = exp(-abs(x))
+    e = exp_from_steps(-abs(x), precise=True) if has_tables(x) else exp(-abs(x))
     negative = x < 0.0
     numerator = select(negative, e, 1.0)
     denominator = e + 1.0
