@@ -27,8 +27,8 @@ Every library is called from Python as its users call it; graphc, NumPy and PyTo
 is there (`out=`). OpenBLAS is called directly, with the kernels that suit the processor. `torch` is PyTorch's eager mode.
 
 The *peak* is the speed of a loop of multiply-adds that wait for nothing and touch no memory, on all cores in use, a
-thread on each, timed in turn with the competitors; *copying* is `np.copyto` of as many bytes as the case must read and
-write, in the same way.
+thread on each, timed in turn with the competitors; *copying* is `np.copyto` through memory, as much of it as the case
+must read and write, in the same way: the arrays are four times the last-level cache, as STREAM has it.
 Compile times are medians of fresh processes with caches of their own, which are empty at first. Memory is the most that
 a process needs for five steps, beyond what it had after steps with a single row of data: libraries, compiled code and
 one set of parameters are not counted. Both are measured with the largest number of threads."""

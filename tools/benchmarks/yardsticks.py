@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -103,15 +104,31 @@ class Peak:
         return call, self.operations / done
 
 
+@functools.cache
+def beyond_the_caches() -> int:
+    """How many float32 fill four times the last-level cache: what is copied then comes from memory, and goes there.
+
+    STREAM's rule for the length of each array (J. McCalpin, "Memory Bandwidth and Machine Balance", 1995).
+    """
+    sizes = [_bytes(file.read_text()) for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
+    return 4 * max(sizes, default=32 << 20) // 4
+
+
+def _bytes(text: str) -> int:
+    """`32768K` as a number."""
+    return int(text.strip().rstrip("KM")) << {"K": 10, "M": 20}.get(text.strip()[-1], 0)
+
+
 @dataclass(frozen=True)
 class Copy:
-    """np.copyto over `values` float32, a part on every core in use: the workload reads and writes as much."""
+    """The machine's copying, np.copyto through memory, a part on every core in use: `values` float32 of it."""
 
     values: int
     name: str = "copy"
 
     def prepare(self, threads: int) -> tuple[Callable[[], Any], float]:
-        source, target = np.ones(self.values, np.float32), np.zeros(self.values, np.float32)
+        length = beyond_the_caches()
+        source, target = np.ones(length, np.float32), np.zeros(length, np.float32)
         parts = zip(np.array_split(target, threads), np.array_split(source, threads))
         call, turns = side_by_side([functools.partial(np.copyto, t, s) for t, s in parts])
-        return call, 1.0 / turns
+        return call, self.values / (length * turns)
