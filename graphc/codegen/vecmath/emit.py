@@ -200,7 +200,9 @@ class Value:
         return self._word(lanes.SCALEF, self, n)
 
     def _word(self, word: str, *arguments: Value) -> Value:
-        function = lanes.declared(self.builder.module, word)
+        module, name = self.builder.module, lanes.PREFIX + word
+        kind = ir.FunctionType(F32.type, [a.ir.type for a in arguments])
+        function = module.globals.get(name) or ir.Function(module, kind, name)
         return self._new(self.builder.call(function, [a.ir for a in arguments]))
 
     # -- conversions --------------------------------------------------------------------------

@@ -13,12 +13,9 @@ when it has done so, and are inlined: until then nothing may look into a call.
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Iterable
-from typing import Any
-
-from llvmlite import ir
+import struct
+from collections.abc import Iterable, Sequence
 
 from . import coefficients as c
 
@@ -34,114 +31,108 @@ TABLES = {
 SCALEF = "scalef"
 
 WIDTHS = (16, 8, 4)
-FLOAT, INT, BYTE = ir.FloatType(), ir.IntType(32), ir.IntType(8)
-
-
-def kinds(word: str) -> tuple[Any, ...]:
-    """The types of a word's arguments; it returns a float."""
-    return (FLOAT, FLOAT) if word == SCALEF else (INT,)
-
-
-def declared(module: Any, word: str) -> Any:
-    """The function of one lane, in a module that calls it."""
-    name = PREFIX + word
-    return module.globals.get(name) or ir.Function(module, ir.FunctionType(FLOAT, kinds(word)), name)
-
-
-# -- for the vectoriser ---------------------------------------------------------------------------
 DECLARATION = re.compile(rf'^declare float @"{re.escape(PREFIX)}(\w+)"\(.*\)', re.MULTILINE)
 
 
+# -- for the vectoriser ---------------------------------------------------------------------------
 def announced(text: str) -> str:
     """A module's text with the wide forms of the words it calls."""
     words = DECLARATION.findall(text)
     if not words:
         return text
-    noted = DECLARATION.sub(lambda found: f"{found[0]} {_attributes(found[1])}", text)
-    wide = [(word, width) for word in words for width in WIDTHS]
+    forms = [(word, width) for word in words for width in WIDTHS]
     # What no one calls yet would be dropped.
-    kept = ", ".join(f"ptr @{_wide(word, width)}" for word, width in wide)
+    kept = ", ".join(f"ptr @{_wide(word, width)}" for word, width in forms)
     return "\n".join([
-        noted,
-        *(f"declare <{width} x float> @{_wide(word, width)}({', '.join(f'<{width} x {k}>' for k in kinds(word))})"
-          for word, width in wide),
-        f'@llvm.compiler.used = appending global [{len(wide)} x ptr] [{kept}], section "llvm.metadata"',
+        DECLARATION.sub(lambda found: f"{found[0]} {_attributes(found[1])}", text),
+        *(f"declare {_head(_wide(word, width), word, width)}" for word, width in forms),
+        f'@llvm.compiler.used = appending global [{len(forms)} x ptr] [{kept}], section "llvm.metadata"',
     ])  # fmt: skip
+
+
+def _attributes(word: str) -> str:
+    lanes = "v" * len(_kinds(word))
+    forms = (f"_ZGV_LLVM_N{width}{lanes}_{PREFIX}{word}({_wide(word, width)})" for width in WIDTHS)
+    return f'nounwind willreturn memory(none) "vector-function-abi-variant"="{",".join(forms)}"'
 
 
 def _wide(word: str, width: int) -> str:
     return f"{PREFIX}{word}.{width}"
 
 
-def _attributes(word: str) -> str:
-    forms = (f"_ZGV_LLVM_N{width}{'v' * len(kinds(word))}_{PREFIX}{word}({_wide(word, width)})" for width in WIDTHS)
-    return f'nounwind willreturn memory(none) "vector-function-abi-variant"="{",".join(forms)}"'
+def _kinds(word: str) -> tuple[str, ...]:
+    """The types of a word's arguments."""
+    return ("float", "float") if word == SCALEF else ("i32",)
+
+
+def _head(name: str, word: str, lanes: int) -> str:
+    arguments = (f"{_vector(kind, lanes)} %{k}" for k, kind in enumerate(_kinds(word)))
+    return f"{_vector('float', lanes)} @{name}({', '.join(arguments)})"
+
+
+def _vector(kind: str, lanes: int) -> str:
+    return kind if lanes == 1 else f"<{lanes} x {kind}>"
 
 
 # -- bodies ---------------------------------------------------------------------------------------
+LOOKUP = "declare <16 x float> @llvm.x86.avx512.permvar.sf.512(<16 x float>, <16 x i32>)"
+SCALE = (
+    "declare <16 x float> @llvm.x86.avx512.mask.scalef.ps.512(<16 x float>, <16 x float>, <16 x float>, i16, i32)",
+    "declare <4 x float> @llvm.x86.avx512.mask.scalef.ss(<4 x float>, <4 x float>, <4 x float>, i8, i32)",
+)
+
+
 def definitions(names: Iterable[str]) -> str:
     """LLVM IR of the functions of these names, to be inlined and then forgotten."""
-    module = ir.Module("lanes")
+    lines = [LOOKUP, *SCALE]
     for name in names:
         word, _, width = name.removeprefix(PREFIX).partition(".")
         lanes = int(width or 1)
-        shape = (lambda kind: kind) if lanes == 1 else functools.partial(ir.VectorType, count=lanes)
-        function = ir.Function(module, ir.FunctionType(shape(FLOAT), [shape(kind) for kind in kinds(word)]), name)
-        function.linkage = "available_externally"
-        function.attributes.add("alwaysinline")
-        builder = ir.IRBuilder(function.append_basic_block("entry"))
-        body = _scalef if word == SCALEF else functools.partial(_lookup, TABLES[word])
-        builder.ret(body(builder, lanes, *function.args))
-    return str(module)
+        if lanes == 1 and word != SCALEF:
+            lines.append(f"@{word} = internal unnamed_addr constant [16 x float] [{_numbers(TABLES[word])}]")
+        lines.append(f"define available_externally {_head(name, word, lanes)} alwaysinline {{")
+        lines += _one_lane(word) if lanes == 1 else _all_lanes(word, lanes)
+        lines += [f"  ret {_vector('float', lanes)} %result", "}"]
+    return "\n".join(lines)
 
 
-def _lookup(table: tuple[float, ...], builder: Any, lanes: int, index: Any) -> Any:
-    """The low four bits of the index count, for the instruction as for one lane."""
-    kind = ir.VectorType(FLOAT, 16)
-    numbers = ir.Constant(kind, [ir.Constant(FLOAT, number) for number in table])
-    if lanes == 1:
-        place = ir.GlobalVariable(builder.module, kind, builder.module.get_unique_name("table"))
-        place.initializer, place.linkage, place.global_constant = numbers, "internal", True
-        low = builder.and_(index, ir.Constant(INT, 15))
-        return builder.load(builder.gep(builder.bitcast(place, ir.ArrayType(FLOAT, 16).as_pointer()),
-                                        [ir.Constant(INT, 0), low], inbounds=True))
-    choose = _intrinsic(builder, "llvm.x86.avx512.permvar.sf.512", kind, [kind, ir.VectorType(INT, 16)])
-    return _cut(builder, builder.call(choose, [numbers, _filled(builder, index)]), lanes)
+def _one_lane(word: str) -> list[str]:
+    if word != SCALEF:  # the low four bits count, as for the instruction
+        return [
+            "  %low = and i32 %0, 15",
+            f"  %place = getelementptr inbounds [16 x float], ptr @{word}, i32 0, i32 %low",
+            "  %result = load float, ptr %place",
+        ]
+    return [  # the instruction for one number takes the first of four lanes
+        *(f"  %x{k} = insertelement <4 x float> zeroinitializer, float %{k}, i32 0" for k in (0, 1)),
+        "  %y = call <4 x float> @llvm.x86.avx512.mask.scalef.ss("
+        "<4 x float> %x0, <4 x float> %x1, <4 x float> zeroinitializer, i8 1, i32 4)",
+        "  %result = extractelement <4 x float> %y, i32 0",
+    ]
 
 
-def _scalef(builder: Any, lanes: int, p: Any, n: Any) -> Any:
-    if lanes == 1:  # the instruction for one number takes its first lane
-        nothing = ir.Constant(ir.VectorType(FLOAT, 4), None)
-        p, n = (builder.insert_element(nothing, value, ir.Constant(INT, 0)) for value in (p, n))
-        kind, name = ir.VectorType(FLOAT, 4), "llvm.x86.avx512.mask.scalef.ss"
-        mask = ir.Constant(BYTE, 1)
+def _all_lanes(word: str, lanes: int) -> list[str]:
+    """By the instruction for 16 lanes, whose others are idle."""
+    kinds = _kinds(word)
+    if word == SCALEF:  # every lane, and rounding as it is set
+        call = "mask.scalef.ps.512(<16 x float> %x0, <16 x float> %x1, <16 x float> zeroinitializer, i16 -1, i32 4)"
     else:
-        p, n = _filled(builder, p), _filled(builder, n)
-        kind, name = ir.VectorType(FLOAT, 16), "llvm.x86.avx512.mask.scalef.ps.512"
-        mask = ir.Constant(ir.IntType(16), -1)
-    current = ir.Constant(INT, 4)  # the rounding that is set
-    scale = _intrinsic(builder, name, kind, [kind, kind, kind, mask.type, INT])
-    scaled = builder.call(scale, [p, n, ir.Constant(kind, None), mask, current])
-    return builder.extract_element(scaled, ir.Constant(INT, 0)) if lanes == 1 else _cut(builder, scaled, lanes)
+        call = f"permvar.sf.512(<16 x float> <{_numbers(TABLES[word])}>, <16 x i32> %x0)"
+    return [
+        *(_shuffled(f"x{k}", f"<{lanes} x {kind}> %{k}", [min(i, lanes - 1) for i in range(16)])
+          for k, kind in enumerate(kinds)),
+        f"  %y = call <16 x float> @llvm.x86.avx512.{call}",
+        _shuffled("result", "<16 x float> %y", range(lanes)),
+    ]  # fmt: skip
 
 
-def _intrinsic(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
-    module = builder.module
-    return module.globals.get(name) or ir.Function(module, ir.FunctionType(result, arguments), name)
+def _shuffled(name: str, vector: str, order: Sequence[int]) -> str:
+    indices = ", ".join(f"i32 {i}" for i in order)
+    nothing = vector.partition("%")[0] + "poison"
+    return f"  %{name} = shufflevector {vector}, {nothing}, <{len(order)} x i32> <{indices}>"
 
 
-def _filled(builder: Any, value: Any) -> Any:
-    """A short vector as the first lanes of 16."""
-    lanes = value.type.count
-    order = [min(lane, lanes) for lane in range(16)]
-    return value if lanes == 16 else _shuffled(builder, value, order)
-
-
-def _cut(builder: Any, value: Any, lanes: int) -> Any:
-    """The first lanes of 16."""
-    return value if lanes == 16 else _shuffled(builder, value, list(range(lanes)))
-
-
-def _shuffled(builder: Any, value: Any, order: list[int]) -> Any:
-    zero = ir.Constant(value.type, None)
-    return builder.shuffle_vector(value, zero, ir.Constant(ir.VectorType(INT, len(order)), order))
+def _numbers(table: Sequence[float]) -> str:
+    """float32 numbers as LLVM reads them: the bits of the same numbers in float64."""
+    rounded = struct.unpack("16f", struct.pack("16f", *table))
+    return ", ".join(f"float 0x{struct.pack('>d', number).hex()}" for number in rounded)
