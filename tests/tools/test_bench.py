@@ -209,11 +209,30 @@ def test_the_peak_counts_its_operations():
     assert scale == 0.25 and callable(call)
 
 
-def test_copying_copies_everything_on_every_number_of_threads():
+def test_copying_goes_through_memory_on_every_number_of_threads(monkeypatch):
+    monkeypatch.setattr(yardsticks, "beyond_the_caches", lambda: 4004)
+    copied = []
+    monkeypatch.setattr(np, "copyto", lambda target, source: copied.append((target.size, source.size)))
     for threads in (1, 2, 3):
         call, scale = yardsticks.Copy(1001).prepare(threads)
+        copied.clear()
         call()
-        assert scale == (1.0 if threads == 1 else 1 / yardsticks.TURNS)
+        turns = 1 if threads == 1 else yardsticks.TURNS
+        assert sum(target for target, _ in copied) == sum(source for _, source in copied) == 4004 * turns
+        assert scale == 0.25 / turns  # the case needs a quarter of what is copied in a turn
+
+
+def test_what_is_copied_does_not_fit_into_the_caches(tmp_path, monkeypatch):
+    for number, text in enumerate(["48K", "32K", "1024K", "32768K"]):
+        (tmp_path / f"index{number}").mkdir()
+        (tmp_path / f"index{number}" / "size").write_text(text + "\n")
+    monkeypatch.setattr(yardsticks, "CACHES", tmp_path)
+    yardsticks.beyond_the_caches.cache_clear()
+    assert 4 * yardsticks.beyond_the_caches() == 4 * 32 << 20
+    monkeypatch.setattr(yardsticks, "CACHES", tmp_path / "nowhere")
+    yardsticks.beyond_the_caches.cache_clear()
+    assert 4 * yardsticks.beyond_the_caches() == 4 * yardsticks.USUAL_CACHE
+    yardsticks.beyond_the_caches.cache_clear()
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be chosen here")

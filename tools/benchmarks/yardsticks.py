@@ -15,6 +15,10 @@ import llvmlite.binding as llvm
 import numpy as np
 
 ITERATIONS = 100_000
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+"""Linux tells the sizes of the caches here, in kilobytes: `32768K`."""
+USUAL_CACHE = 32 << 20
+"""Bytes of the last cache, where nothing tells."""
 TURNS = 10
 """How often threads repeat what they do side by side: beside that, waking them is nothing."""
 
@@ -110,13 +114,8 @@ def beyond_the_caches() -> int:
 
     STREAM's rule for the length of each array (J. McCalpin, "Memory Bandwidth and Machine Balance", 1995).
     """
-    sizes = [_bytes(file.read_text()) for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
-    return 4 * max(sizes, default=32 << 20) // 4
-
-
-def _bytes(text: str) -> int:
-    """`32768K` as a number."""
-    return int(text.strip().rstrip("KM")) << {"K": 10, "M": 20}.get(text.strip()[-1], 0)
+    sizes = [int(file.read_text().strip().removesuffix("K")) << 10 for file in CACHES.glob("index*/size")]
+    return 4 * max(sizes, default=USUAL_CACHE) // np.dtype(np.float32).itemsize
 
 
 @dataclass(frozen=True)
