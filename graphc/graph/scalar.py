@@ -73,14 +73,14 @@ def fold(
     memo = {} if memo is None else memo
     stack = [expression]  # explicit, since a chain of operations may be longer than Python's stack
     while stack:
-        e = stack[-1]
-        waiting = [a for a in e.args if a not in memo]
-        if waiting:
+        e = stack.pop()
+        if e in memo:
+            continue
+        if waiting := [a for a in e.args if a not in memo]:
+            stack.append(e)
             stack.extend(waiting)
         else:
-            stack.pop()
-            if e not in memo:
-                memo[e] = visit(e, tuple(memo[a] for a in e.args))
+            memo[e] = visit(e, tuple([memo[a] for a in e.args]))
     return memo[expression]
 
 
