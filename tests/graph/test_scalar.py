@@ -37,7 +37,7 @@ def test_distinct_expressions(seed):
     assert set(found) == {e for c in chosen for e in by_recursion(c, [])}
     place = {e: i for i, e in enumerate(found)}
     assert all(place[a] < place[e] for e in found for a in e.args)
-    first = {e for e in sc.distinct(chosen[:1])}
+    first = set(sc.distinct(chosen[:1]))
     assert set(found[:len(first)]) == first  # one expression after the other
 
 
