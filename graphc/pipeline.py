@@ -34,6 +34,7 @@ from .passes.default import canonicalise, optimise, stabilise
 from .passes.rewrite import Firings
 from .runtime import artifact, variables
 from .runtime.cache import Progress
+from .runtime.collector import no_collection
 from .runtime.cuda import ptx_of
 from .runtime.execute import EXECUTORS
 from .runtime.memory import Arena
@@ -50,6 +51,7 @@ STAGES = ("trace", "canonicalise", "stabilise", "differentiate", "optimise", "lo
 DTYPES: Mapping[str, DType] = {"float32": f32, "float64": f64}
 
 
+@no_collection()
 def compile(
     *models: Any,
     target: str = "cpu",
@@ -261,6 +263,7 @@ class Compilation:
         self.programs: dict[tuple[str, str], Program] = {}
         self.certificate: Mapping[str, Any] | None = None  # what verification showed, to be kept in the artifact
 
+    @no_collection()
     def program(self, entry: str, kind: str) -> Program:
         """The program of a kind; see `program_graph`."""
         if (entry, kind) not in self.programs:

@@ -10,7 +10,7 @@ and `size` (a size as a number). Inner expressions carry the name of an elementw
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -73,15 +73,31 @@ def fold(
     memo = {} if memo is None else memo
     stack = [expression]  # explicit, since a chain of operations may be longer than Python's stack
     while stack:
-        e = stack[-1]
-        waiting = [a for a in e.args if a not in memo]
-        if waiting:
+        e = stack.pop()
+        if e in memo:
+            continue
+        if waiting := [a for a in e.args if a not in memo]:
+            stack.append(e)
             stack.extend(waiting)
         else:
-            stack.pop()
-            if e not in memo:
-                memo[e] = visit(e, tuple(memo[a] for a in e.args))
+            memo[e] = visit(e, tuple([memo[a] for a in e.args]))
     return memo[expression]
+
+
+def distinct(expressions: Iterable[Scalar]) -> Iterable[Scalar]:
+    """What expressions hold, each once, the arguments of one before it."""
+    found: dict[Scalar, None] = {}
+    stack = [*expressions][::-1]
+    while stack:
+        e = stack.pop()
+        if e in found:
+            continue
+        if waiting := [a for a in e.args if a not in found]:
+            stack.append(e)
+            stack.extend(waiting)
+        else:
+            found[e] = None
+    return found
 
 
 def rebuild(expression: Scalar, leaf: Callable[[Scalar], Scalar | None]) -> Scalar:
@@ -102,14 +118,7 @@ def substitute(expression: Scalar, values: Sequence[Scalar]) -> Scalar:
 
 def args_of(expression: Scalar) -> list[int]:
     """The numbers of the reads that an expression uses, sorted."""
-    found: set[int] = set()
-
-    def visit(e: Scalar, _: tuple[Any, ...]) -> None:
-        if e.op == "arg":
-            found.add(e.value)
-
-    fold(expression, visit)
-    return sorted(found)
+    return sorted({e.value for e in distinct([expression]) if e.op == "arg"})
 
 
 def to_text(expression: Scalar) -> str:

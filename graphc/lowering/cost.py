@@ -6,7 +6,7 @@ float32 with the functions of graphc.codegen.vecmath. An element that is read fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from ..graph import scalar as sc
 from ..graph.scalar import Scalar
@@ -48,22 +48,16 @@ def _times(around: tuple[Loop, ...]) -> Size:
 def _of(item: Statement) -> int:
     assert not isinstance(item, (Loop, Note))
     combines = isinstance(item, (Accumulate, Arg)) or (isinstance(item, Store) and item.reduce != "assign")
-    return sum(1 for e in _distinct(item.expression) if _computes(e)) + int(combines)
+    return sum(1 for e in sc.distinct([item.expression]) if _computes(e)) + int(combines)
 
 
 def price(expression: Scalar, read: Callable[[Scalar], int]) -> int:
     """What a value of an expression costs, in additions; `read` says what one of its `access` leaves does."""
     return sum(
         WEIGHTS.get(e.op, 1) if _computes(e) else read(e)
-        for e in _distinct(expression)
+        for e in sc.distinct([expression])
         if _computes(e) or e.op == "access"
     )
-
-
-def _distinct(expression: Scalar) -> Iterable[Scalar]:
-    memo: dict[Scalar, None] = {}
-    sc.fold(expression, lambda e, _: None, memo)
-    return memo
 
 
 def _computes(e: Scalar) -> bool:

@@ -162,12 +162,9 @@ def expressions(item: Statement) -> Iterator[Scalar]:
             yield from item.lookups
 
 
-def leaves(item: Statement) -> Iterator[Scalar]:
+def leaves(item: Statement) -> Iterable[Scalar]:
     """Every distinct expression inside those of a statement."""
-    memo: dict[Scalar, None] = {}
-    for expression in expressions(item):
-        sc.fold(expression, lambda e, _: None, memo)
-    yield from memo
+    return sc.distinct(expressions(item))
 
 
 def loads(item: Statement) -> Iterator[Load]:
@@ -197,11 +194,11 @@ def sizes(items: Iterable[Statement]) -> set[Size]:
                 form(e.value)
             elif e.op == "size":
                 found.add(e.value)
-        for position in [item.position] if isinstance(item, Store) else []:
-            found.update(position.strides)
-        for load in loads(item):
-            form(load.position.affine)
-            found.update(load.position.strides)
+            elif e.op == "load":
+                form(e.value.position.affine)
+                found.update(e.value.position.strides)
+        if isinstance(item, Store):
+            found.update(item.position.strides)
     return {value for value in found if value.constant not in (0, 1)}
 
 

@@ -10,27 +10,18 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-import os
-import pickle
 import platform
-import subprocess
-import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from graphc import store
 from graphc.runtime import jit
+from graphc.runtime.workers import compile_all
 
 Progress = Callable[[int, int, str], None]
 """Called as progress(done, total, name) while kernels are compiled."""
-
-TEXT_A_WORKER = 6000
-"""A worker process is started for so many characters of missing kernels. Compiling takes about 100 µs for each of them,
-and a worker needs as long as for 4000 until it is ready."""
-
 
 @dataclass(frozen=True)
 class KernelSource:
@@ -114,85 +105,15 @@ def build(kernels: Sequence[KernelSource], progress: Progress | None = None) -> 
 
 
 def _compile(kernels: Sequence[KernelSource], progress: Progress | None) -> dict[str, bytes]:
+    named = {kernel.symbol: kernel for kernel in kernels}
     done: dict[str, bytes] = {}
-    lock = threading.Lock()
 
-    def keep(kernel: KernelSource, code: bytes) -> None:
+    def keep(symbol: str, code: bytes) -> None:
+        kernel = named[symbol]
         put(kernel.key, code)
-        with lock:
-            done[kernel.key] = code
-            if progress is not None:
-                progress(len(done), len(kernels), kernel.name)
+        done[kernel.key] = code
+        if progress is not None:
+            progress(len(done), len(kernels), kernel.name)
 
-    # Numba compiles one function at a time in a process, so side by side takes processes. This one takes kernels from
-    # the same queue: it may be through before a worker has even started.
-    queue = deque(sorted(kernels, key=lambda k: -len(k.source)))  # the longest first: at the end all are done together
-    helpers = min(_processors() - 1, sum(len(k.source) for k in kernels) // TEXT_A_WORKER)
-    workers = [_Worker(queue, keep) for _ in range(helpers)]
-    try:
-        while True:
-            try:
-                kernel = queue.popleft()
-            except IndexError:
-                break
-            keep(kernel, _compile_one(kernel))
-    finally:
-        queue.clear()
-        for worker in workers:
-            worker.finish()
-    for kernel in kernels:
-        if kernel.key not in done:  # a worker could not: do it here, where an error has a reader
-            keep(kernel, _compile_one(kernel))
+    compile_all([(k.source, k.name, k.signature, symbol) for symbol, k in named.items()], keep)
     return done
-
-
-def _compile_one(kernel: KernelSource) -> bytes:
-    words = jit.compiled_words(kernel.source)
-    return jit.compile_kernel(kernel.source, kernel.name, kernel.signature, words, symbol=kernel.symbol)
-
-
-def _processors() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every platform
-        return os.cpu_count() or 1
-
-
-class _Worker(threading.Thread):
-    """A process that compiles kernels of a queue, and the thread that talks to it. It may die without harm."""
-
-    def __init__(self, queue: deque[KernelSource], keep: Callable[[KernelSource, bytes], None]) -> None:
-        super().__init__(daemon=True)
-        self._queue, self._keep = queue, keep
-        self._ready = False
-        # A fresh interpreter rather than a fork or `multiprocessing`: it needs nothing of the caller's main module, and
-        # the caller may have threads.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-        self._process = subprocess.Popen([sys.executable, "-P", "-c", "from graphc.runtime.jit import serve; serve()"],
-                                         env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                         stderr=subprocess.DEVNULL)
-        self.start()
-
-    def run(self) -> None:
-        asked, answers = self._process.stdin, self._process.stdout
-        assert asked is not None and answers is not None
-        try:
-            pickle.load(answers)  # it says when it has imported Numba; until then no kernel waits for it
-            self._ready = True
-            while True:
-                kernel = self._queue.popleft()
-                pickle.dump((kernel.source, kernel.name, kernel.signature, kernel.symbol), asked)
-                asked.flush()
-                code = pickle.load(answers)
-                if code is not None:
-                    self._keep(kernel, code)
-        except (IndexError, OSError, EOFError, pickle.UnpicklingError):
-            return  # nothing is left, or the process is gone
-
-    def finish(self) -> None:
-        """Wait for the kernel in work, if any, and end the process."""
-        if not self._ready:
-            self._process.kill()
-        self.join()
-        self._process.kill()
-        self._process.communicate()

@@ -12,9 +12,7 @@ into which LLVM inlines the kernel, the `noalias` surviving as scopes on its loa
 """
 from __future__ import annotations
 
-import contextlib
 import functools
-import gc
 import importlib
 import itertools
 import linecache
@@ -24,7 +22,7 @@ import re
 import struct
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import CodeType
 from typing import Any
 
@@ -35,11 +33,15 @@ from graphc.codegen.host import host_cpu, vector_bytes
 from graphc.codegen.primitives import LOOP_NOTES
 from graphc.codegen.vecmath import lanes
 from graphc.errors import RuntimeFault
+from graphc.runtime.collector import no_collection
 
 Signature = tuple[str, ...]
 """The types of a kernel's parameters: `f32* f64* i32* i64* u8* bool*` are pointers, `i64` an integer."""
 
 Namespace = Mapping[str, Any]
+
+Modules = tuple[str, ...]
+"""LLVM IR as text: the module of a kernel and its entry, and those of functions that it calls."""
 
 
 @functools.cache
@@ -62,31 +64,28 @@ def compile_kernel(source: str, name: str, signature: Signature, namespace: Name
     The function takes parameters of the types in `signature`, returns nothing, and may use the names of `namespace`.
     Pointers must not overlap when it is called. Raises RuntimeFault when Numba does not accept the text.
     """
-    with _no_collection():
-        return bytes(_target_machine().emit_object(_module(source, name, signature, namespace, symbol or name)))
+    return object_code(kernel_ir(source, name, signature, namespace, symbol or name), symbol or name)
 
 
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Without the garbage collector, which would look through all objects of the process again and again while Numba
-    makes new ones: a sixth of the time."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
+def kernel_ir(source: str, name: str, signature: Signature, namespace: Namespace, symbol: str) -> Modules:
+    """The first half of `compile_kernel`, which needs Numba."""
+    (text, *used), function = _numba_ir(source, name, signature, namespace)
+    return lanes.announced(_noted(text)) + "\n" + _entry(symbol, function, signature), *used
+
+
+def object_code(modules: Modules, symbol: str) -> bytes:
+    """The second half of `compile_kernel`, which needs llvmlite alone and takes somewhat longer."""
+    return bytes(_target_machine().emit_object(_optimised(modules, symbol)))
 
 
 def inspect_asm(source: str, name: str, signature: Signature, namespace: Namespace) -> str:
     """The assembly that `compile_kernel` would emit."""
-    return str(_target_machine().emit_assembly(_module(source, name, signature, namespace, name)))
+    return str(_target_machine().emit_assembly(_optimised(kernel_ir(source, name, signature, namespace, name), name)))
 
 
 def inspect_llvm(source: str, name: str, signature: Signature, namespace: Namespace) -> str:
     """The optimised LLVM IR that `compile_kernel` would emit code from."""
-    return str(_module(source, name, signature, namespace, name))
+    return str(_optimised(kernel_ir(source, name, signature, namespace, name), name))
 
 
 def run_python(source: str, name: str, namespace: Namespace) -> Callable[..., Any]:
@@ -130,11 +129,10 @@ def _entry(symbol: str, function: str, signature: Signature) -> str:
     return "\n".join([*lines, f'  call i32 @"{function}"({", ".join(passed)})', "  ret void", "}"])
 
 
-def _module(source: str, name: str, signature: Signature, namespace: Namespace, symbol: str) -> llvm.ModuleRef:
-    texts, function = _numba_ir(source, name, signature, namespace)
-    module = llvm.parse_assembly(lanes.announced(_noted(texts[0])) + "\n" + _entry(symbol, function, signature))
-    for text in texts[1:]:
-        module.link_in(llvm.parse_assembly(text))
+def _optimised(modules: Modules, symbol: str) -> llvm.ModuleRef:
+    module, *used = map(llvm.parse_assembly, modules)
+    for other in used:
+        module.link_in(other)
     # Only the entry is seen from outside: the kernel is inlined into it, and what is unused disappears.
     for value in itertools.chain(module.functions, module.global_variables):
         if not value.is_declaration and value.name != symbol and not value.name.startswith("llvm."):
@@ -210,7 +208,7 @@ def _linker() -> Any:
         try:
             llvm.load_library_permanently(library)
             break
-        except RuntimeError:
+        except (RuntimeFault, RuntimeError):  # the latter are LLVM's
             continue
     return llvm.create_lljit_compiler(_target_machine(), suppress_errors=True)
 
@@ -296,14 +294,20 @@ def _global_names(code: CodeType) -> set[str]:
 
 # ------------------------------------------------------------------------------------------------------------- worker
 
-def serve() -> None:
-    """The body of a worker process: compile kernels read from standard input until it ends.
+@no_collection()
+def compile_source(source: str, name: str, signature: Signature, symbol: str) -> bytes:
+    """`compile_kernel` with the words that kernels may use."""
+    return compile_kernel(source, name, signature, compiled_words(source), symbol=symbol)
 
-    Pickles on both sides. First True when ready; then, for each (source, name, signature, symbol) read, its object
-    code, or None when it does not compile: whoever asked compiles it again, to see the error.
+
+def serve(work: Callable[..., bytes]) -> None:
+    """The body of a worker process: answer what is read from standard input until it ends.
+
+    Pickles on both sides. First True when ready; then, for the arguments of `work`, which is `compile_source` or
+    `object_code`, what it gives, or None where it fails: whoever asked does the same, to see the error.
     """
     answers, sys.stdout = sys.stdout.buffer, sys.stderr  # nothing that prints may disturb the answers
-    _warm_up()
+    work(*_NOTHING[work])  # loads what the first kernel would
 
     def answer(value: bytes | bool | None) -> None:
         pickle.dump(value, answers)
@@ -312,15 +316,17 @@ def serve() -> None:
     answer(True)
     while True:
         try:
-            source, name, signature, symbol = pickle.load(sys.stdin.buffer)
+            arguments = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
         try:
-            answer(compile_kernel(source, name, signature, compiled_words(source), symbol=symbol))
-        except RuntimeFault:
+            answer(work(*arguments))
+        except (RuntimeFault, RuntimeError):  # the latter are LLVM's
             answer(None)
 
 
-def _warm_up() -> None:
-    """Make Numba load what it loads for its first function."""
-    compile_kernel("def nothing(n):\n    pass\n", "nothing", ("i64",), {})
+_NOTHING: dict[Callable[..., bytes], tuple[Any, ...]] = {
+    compile_source: ("def nothing(n):\n    pass\n", "nothing", ("i64",), "nothing"),
+    object_code: (("define void @nothing() {\n  ret void\n}",), "nothing"),
+}
+"""Arguments of what a worker does, for a kernel that does nothing."""

@@ -10,11 +10,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from numba.core import codegen, compiler, cpu, fastmathpass, types, typing
+from numba.core import codegen, compiler, cpu, fastmathpass, ir, types, typing
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.compiler_machinery import PassManager
+from numba.core.compiler_machinery import FunctionPass, PassManager, register_pass
 from numba.core.cpu_options import FastMathOptions
 from numba.core.descriptors import TargetDescriptor
+from numba.core.errors import TypingError
 from numba.core.target_extension import (
     CPU,
     dispatcher_registry,
@@ -27,9 +28,8 @@ from numba.core.typed_passes import (
     NativeLowering,
     NoPythonBackend,
     NopythonTypeInference,
-    PreLowerStripPhis,
 )
-from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
+from numba.core.untyped_passes import FixupArgs, IRProcessing, TranslateByteCode
 
 from graphc.codegen.primitives import pointer_to
 from graphc.runtime.numba_range import upward
@@ -52,9 +52,20 @@ class Kernel(CPU):
 class Typing(typing.Context):
     """The types of what kernels say: Numba's builtins but `range`, without NumPy, lists, sets and dictionaries."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._signatures: dict[Any, Any] = {}
+
     def resolve_value_type(self, val: Any) -> Any:
         """The type of what a name stands for."""
         return super().resolve_value_type(upward if val is range else val)
+
+    def resolve_function_type(self, func: Any, args: Any, kws: Any) -> Any:
+        """The signature of a call: looked for once for all equal ones, of which a kernel has many."""
+        key = func, args, tuple(kws.items())
+        if key not in self._signatures:
+            self._signatures[key] = super().resolve_function_type(func, args, kws)
+        return self._signatures[key]
 
     def load_additional_registries(self) -> None:
         """Nothing beside the builtins."""
@@ -63,9 +74,20 @@ class Typing(typing.Context):
 class Target(cpu.CPUContext):
     """The IR of what kernels say: arithmetic, comparisons, `range`, and the intrinsics."""
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._functions: dict[Any, Any] = {}
+
     def load_additional_registries(self) -> None:
         """Beside the builtins only what fills their registry as it is imported."""
         from numba.cpython import builtins, numbers  # noqa: F401
+
+    def get_function(self, fn: Any, sig: Any, _firstcall: bool = True) -> Any:
+        """What emits a call, put together once for all equal ones."""
+        key = fn, sig
+        if key not in self._functions:
+            self._functions[key] = super().get_function(fn, sig, _firstcall)
+        return self._functions[key]
 
     def post_lowering(self, mod: Any, library: Any) -> None:
         """Put the fast-math flags on. Numba also links its reference counting; kernels own nothing."""
@@ -100,12 +122,43 @@ dispatcher_registry[target_registry[NAME]] = Dispatcher
 jit_registry[target_registry[NAME]] = jit_registry[CPU]
 
 
-class Pipeline(compiler.CompilerBase):
-    """Numba's passes for a function of straight loops: no closures, no `with`, no arrays, nothing to inline, and
-    nothing counted whose end would have to be found (which IRLegalization does)."""
+@register_pass(mutates_CFG=False, analysis_only=True)
+class OneType(FunctionPass):
+    """Check that a name has the same type wherever it is assigned. Of several Numba makes one that holds them all, and
+    computes in float64 where a kernel says float32."""
 
-    PASSES = (TranslateByteCode, FixupArgs, IRProcessing, ReconstructSSA, NopythonTypeInference, PreLowerStripPhis,
-              AnnotateTypes, NativeLowering, NoPythonBackend)
+    _name = "one_type"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def run_pass(self, state: Any) -> bool:
+        """Raise TypingError for the first assignment of another type."""
+        for assigned in (a for block in state.func_ir.blocks.values() for a in block.find_insts(ir.Assign)):
+            kind, given = (types.unliteral(t) for t in (state.typemap[assigned.target.name], self._given(state, assigned)))
+            if given != kind:
+                raise TypingError(f"{assigned.target.name} is {kind}, but {given} here", loc=assigned.loc)
+        return False
+
+    @staticmethod
+    def _given(state: Any, assigned: Any) -> Any:
+        """The type of an assigned value; that of the name where Numba only tells that one."""
+        value = assigned.value
+        if isinstance(value, ir.Const):
+            return state.typingctx.resolve_value_type(value.value)
+        if isinstance(value, ir.Var):
+            return state.typemap[value.name]
+        call = state.calltypes.get(value) if isinstance(value, ir.Expr) else None
+        return state.typemap[assigned.target.name] if call is None else call.return_type
+
+
+class Pipeline(compiler.CompilerBase):
+    """Numba's passes for a function of straight loops: no closures, no `with`, no arrays, nothing to inline, nothing
+    counted whose end would have to be found (which IRLegalization does), and no name whose uses would have to be told
+    apart to be typed (ReconstructSSA). LLVM does the latter anyway."""
+
+    PASSES = (TranslateByteCode, FixupArgs, IRProcessing, NopythonTypeInference, OneType, AnnotateTypes, NativeLowering,
+              NoPythonBackend)
 
     def define_pipelines(self) -> list[PassManager]:
         """The one list of passes."""

@@ -1,4 +1,4 @@
-"""The cache of compiled kernels: keys, files, damage, unwritable folders, several processes, worker processes."""
+"""The cache of compiled kernels: keys, files, damage, unwritable folders, several processes."""
 from __future__ import annotations
 
 import ctypes
@@ -42,13 +42,13 @@ def run(address):
 def compilations(monkeypatch):
     """The names of the kernels that this process compiled."""
     names = []
-    compile_kernel = jit.compile_kernel
+    kernel_ir = jit.kernel_ir
 
-    def count(source, name, *rest, **options):
+    def count(source, name, *rest):
         names.append(name)
-        return compile_kernel(source, name, *rest, **options)
+        return kernel_ir(source, name, *rest)
 
-    monkeypatch.setattr(jit, "compile_kernel", count)
+    monkeypatch.setattr(jit, "kernel_ir", count)
     return names
 
 
@@ -149,103 +149,11 @@ def test_error_of_one_kernel_reaches_the_caller():
     assert get(add(11).key) is not None  # what was done is kept
 
 
-def many(count):
-    return [add(i, f"add_{i}") for i in range(count)]
-
-
-def wait_for_workers(monkeypatch):
-    """Let every worker be ready, and so have a share, before the work begins; returns those started."""
-    started = []
-    make = cache._Worker.__init__
-
-    def start(self, *arguments):
-        make(self, *arguments)
-        while not self._ready and self.is_alive():
-            self.join(0.01)
-        started.append(self)
-
-    monkeypatch.setattr(cache._Worker, "__init__", start)
-    return started
-
-
-@pytest.mark.parametrize("text, processors, workers", [(10**9, 8, 0), (400, 8, 2), (400, 2, 1), (1, 1, 0)])
-def test_workers_are_started_for_the_length_of_what_is_missing(monkeypatch, text, processors, workers):
-    kernels = [*many(12), add(12, "a" * 100)]
-    assert 800 < sum(len(k.source) for k in kernels) < 1200
-    started = []
-
-    class Worker:
-        def __init__(self, queue, keep):
-            started.append([k.name for k in queue])
-
-        def finish(self):
-            pass
-
-    monkeypatch.setattr(cache, "TEXT_A_WORKER", text)
-    monkeypatch.setattr(cache, "_processors", lambda: processors)
-    monkeypatch.setattr(cache, "_Worker", Worker)
-    assert len(build(kernels)) == 13
-    assert len(started) == workers
-    assert all(names[0] == "a" * 100 for names in started)  # the longest is begun first
-
-
-def test_worker_processes_share_the_work(monkeypatch, compilations):
-    monkeypatch.setattr(cache, "TEXT_A_WORKER", 150)
-    monkeypatch.setattr(cache, "_processors", lambda: 2)
-    started = wait_for_workers(monkeypatch)
-    calls = []
-    addresses = build(many(12), lambda *call: calls.append(call))
-    assert [run(addresses[f"add_{i}"])[0] for i in range(12)] == list(range(12))
-    assert sorted(done for done, _, _ in calls) == list(range(1, 13))
-    assert 0 < len(compilations) < 12
-    assert started[0]._process.returncode is not None  # no process is left behind
-
-
-FAILING_WORKERS = {
-    "does not start": "raise SystemExit(1)",
-    "dies at its first kernel": "tell(True); load()",
-    "answers nonsense": "tell(True); load(); sys.stdout.buffer.write(b'nonsense'); sys.stdout.flush()",
-    "compiles nothing": """
-tell(True)
-while True:
-    load(); tell(None)
-""",
-}
-
-
-@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("body", FAILING_WORKERS.values(), ids=FAILING_WORKERS.keys())
-def test_worker_that_fails_does_no_harm(monkeypatch, tmp_path, compilations, body):
-    monkeypatch.setattr(cache, "TEXT_A_WORKER", 150)
-    monkeypatch.setattr(cache, "_processors", lambda: 3)
-    worker = tmp_path / "worker"
-    worker.write_text(f"#!{sys.executable}\n" + textwrap.dedent("""
-        import pickle, sys
-        load = lambda: pickle.load(sys.stdin.buffer)
-        def tell(value):
-            pickle.dump(value, sys.stdout.buffer)
-            sys.stdout.flush()
-        """) + body)
-    worker.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(worker))
-    wait_for_workers(monkeypatch)
-    assert len(build(many(6))) == 6
-    assert sorted(compilations) == [f"add_{i}" for i in range(6)]
-
-
-def test_error_with_workers(monkeypatch):
-    monkeypatch.setattr(cache, "TEXT_A_WORKER", 150)
-    monkeypatch.setattr(cache, "_processors", lambda: 2)
-    bad = KernelSource("bad", "def bad(x):\n    x[0] = nonsense\n", ("f32*",))
-    with pytest.raises(RuntimeFault, match="kernel bad does not compile"):
-        build([*many(6), bad, *many(3)])
-
-
 def test_processes_side_by_side(empty, tmp_path):
     script = tmp_path / "script.py"  # without a main guard, as people write them
     script.write_text(textwrap.dedent("""
-        from graphc.runtime import cache
-        cache.TEXT_A_WORKER = 50
+        from graphc.runtime import cache, workers
+        workers.TEXT_OF_A_FINISHER = workers.TEXT_OF_A_WORKER = 50
         kernels = [cache.KernelSource(f"k{i}", f"def k{i}(x):\\n    x[0] = f32({i})\\n", ("f32*",)) for i in range(4)]
         print(len(cache.build(kernels)))
     """))

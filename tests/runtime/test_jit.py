@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+import textwrap
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -64,6 +65,57 @@ def test_a_range_is_a_comparison_and_an_addition():
                             ("f32*", "i64", "i64"), primitives.jit_namespace())
     body = text[0][text[0].index("define"):]
     assert "sdiv" not in body and "srem" not in body and len(body.splitlines()) < 90
+
+
+@pytest.mark.parametrize("first, second, types", [
+    ("f32(0)", "a + 1.0", "float64, but float32"), ("f32(0)", "n", "float64, but (float32|int64)"),
+    ("i64(1)", "f32(2)", "float64, but (int64|float32)"), ("0", "f64(2)", "float64, but int64"),
+    ("1.0", "f32(2)", "float64, but float32"), ("n", "n > 2", "int64, but bool"), ("i32(n)", "n", "int64, but int32"),
+    ("True", "n", "int64, but bool")])
+@pytest.mark.parametrize("text", ["a = {0}\nfor i in range(n):\n    a = {1}", "if n > 2:\n    a = {0}\nelse:\n    a = {1}"],
+                         ids=["loop", "branch"])
+def test_a_name_has_one_type(first, second, types, text):
+    """Numba would make one type of several, and compute in it."""
+    text = text.format(first, second if "else" not in text else second.replace("a +", "n +"))
+    with pytest.raises(RuntimeFault) as caught:
+        compiled("def k(x, n):\n" + textwrap.indent(text + "\nx[0] = f32(a)\n", "    "), "k", ("f32*", "i64"))
+    assert re.search(rf"^a is {types}\d* here$", caught.value.why, re.MULTILINE)
+
+
+def test_a_name_has_several_values():
+    """Uses of a name are told apart by where they stand, in branches and loops too."""
+    source = textwrap.dedent("""
+        def k(x, m, n):
+            a = m
+            if n > 2:
+                a = a * 10
+                b = a + n
+            else:
+                b = 7
+            for i in range(n):
+                a = a + b
+                b = i
+            while a > 1000:
+                a = a - b
+            x[0] = a
+            x[1] = b
+        """)
+    for m, n in [(0, 0), (3, 1), (3, 5), (900, 40), (-8, 3)]:
+        got, want = np.zeros((2, 2), np.int64)
+        compiled(source, "k", ("i64*", "i64", "i64"))(got, m, n)
+        interpreted(source, "k")(want, m, n)
+        assert got.tolist() == want.tolist(), (m, n)
+
+
+def test_the_halves_of_a_compilation():
+    """The first gives text alone, of which any process makes the same code."""
+    source, name, signature = elementwise("x[i] * y[i] + y[i]")
+    modules = jit.kernel_ir(source, name, signature, primitives.jit_namespace(), "a_symbol")
+    assert all(isinstance(text, str) for text in modules)
+    assert jit.object_code(modules, "a_symbol") == jit.object_code(modules, "a_symbol") == jit.compile_kernel(
+        source, name, signature, primitives.jit_namespace(), symbol="a_symbol")
+    with pytest.raises(RuntimeError):
+        jit.object_code(("no IR",), "a_symbol")
 
 
 def elementwise(expression, out="f32", inputs=("f32", "f32")):
