@@ -16,6 +16,7 @@ from .packing import Packed
 from .program import ALIGNMENT, NOTHING, Instruction, Loop, Program, plan_arena
 
 PART_NS = 4000  # of work in a part: handing it to a worker that is awake takes a few hundred
+BLOCKS, MOST_PARTS = 4, 16  # blocks of a product for each thread, and parts of blocks, where there must be more
 
 # What an instruction takes, roughly: an operation on vectors, a byte that comes from a cache, one of a product.
 OPERATION_NS, BYTE_NS, PRODUCT_NS = 0.02, 0.02, 1 / 200
@@ -204,28 +205,36 @@ class Binder:
         time = 2 * m * n * k * PRODUCT_NS
         batch = batched[0] if batched else 1
         several = batch > 1 and (batch >= self.threads or self._parts(time) == 1)
-        parts = 1 if several else self._parts(time)
-        plan = products.plan(t, m, n, k, lda, ldb, bool(trans_a), bool(trans_b), bool(accumulate), parts=parts)
+        threads = 1 if several else self._parts(time)
+        blocks = max(threads, min(BLOCKS * threads, int(time / PART_NS)))
+
+        def planned(packed: bool) -> products.Plan:
+            return products.plan(t, m, n, k, lda, ldb, bool(trans_a), bool(trans_b), bool(accumulate), packed, threads,
+                                 blocks)
+
+        plan = planned(False)
         number, offset = instruction.arrays[1]
+        operand = Operand(number, offset.evaluate(self.sizes), t, n, k, ldb, bool(trans_b))
         frozen = self.packed is not None and program.buffers[number].kind == "param" and batch == 1
         if frozen and m and n and k and not plan.how & products.USE_BLAS:
             assert self.packed is not None
-            plan = products.plan(t, m, n, k, lda, ldb, bool(trans_a), bool(trans_b), bool(accumulate), True, parts)
-            name, start = program.buffers[number].name, offset.evaluate(self.sizes)
-            packed = self.packed.operand(name, start, t, n, k, ldb, bool(trans_b))
+            plan = planned(True)
+            packed = self.packed.operand(program.buffers[number].name, operand.offset, t, n, k, ldb, bool(trans_b))
             arguments[1] = (ZERO_SLOT, address(packed))
-        operand = Operand(number, offset.evaluate(self.sizes), t, n, k, ldb, bool(trans_b))
         if batch == 1 and operand in panels:
-            plan = products.plan(t, m, n, k, lda, ldb, bool(trans_a), bool(trans_b), bool(accumulate), True, parts)
+            plan = planned(True)
             arguments[1] = panels[operand]
-        bounds = cut(batch, 1, self._parts(time * batch)) if several else cut(plan.extent, plan.grain, parts)
+        if several:
+            bounds = cut(batch, 1, self._parts(time * batch))
+        else:
+            bounds = cut(plan.blocks, 1, MOST_PARTS * threads if threads > 1 else 1)
         stride = _aligned(plan.work)
         kernel, work = "gemm", (self.arena_slot, free)
         own: tuple[Own, ...] = ()
         if plan.how & products.USE_BLAS:
             kernel, work = "blas", (ZERO_SLOT, blas.routines("s" if t == "f32" else "d"))
         elif len(bounds) > 1:
-            own = (Own(3, (self.arena_slot, free + stride), stride),)
+            own = (Own(3, (self.arena_slot, free + stride), stride, of_threads=True),)
         one = self.addresses[f"{kernel}_{t}", True]
         common = [m, n, k, lda, ldb, ldc, plan.how]
         if several:
@@ -233,12 +242,13 @@ class Binder:
             calls = [Call(self.addresses[f"batch_{t}", True], (*arguments, work, *_integers(rest)), bounds, own)]
         else:
             itemsize = products.ITEMSIZE[t]
+            rest = [*common, plan.high, plan.wide, 0, plan.blocks]
             calls = []
             for i in range(batch):
                 steps = [i * s * itemsize for s in batched[1:]] or [0, 0, 0]
                 where = [(slot, offset + step) for (slot, offset), step in zip(arguments, steps, strict=True)]
-                calls.append(Call(one, (*where, work, *_integers([*common, 0, plan.extent])), bounds, own))
-        return calls, stride * max(len(bounds), 1)
+                calls.append(Call(one, (*where, work, *_integers(rest)), bounds, own))
+        return calls, stride * (self.threads if own else 1)
 
 
 def cut(extent: int, grain: int, parts: int) -> tuple[tuple[int, int], ...]:
