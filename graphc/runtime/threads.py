@@ -7,6 +7,10 @@ makes no difference to the result: parts are cut beforehand, each has its own me
 order of the parts. So the same number of parts gives the same bits. Memory whose contents no part leaves to another is
 the thread's, whatever parts it takes.
 
+The thread that shares out takes parts from the front, workers from the back: so in one run after the other a thread
+mostly has the same parts, and finds in its caches what they need. The ticket says how many threads may take part, the
+first part that is left and the one after the last.
+
 Workers wait for work in a loop for a fraction of a millisecond, then sleep. There is one pool in a process; OpenBLAS
 is told to use one thread. A program that finds the pool taken, by another thread, runs its parts by itself.
 
@@ -81,12 +85,14 @@ def share(code, slots, table, threads):
         if atomic_load(table, {SLEEPING}) != 0:
             for s in range(atomic_swap(table, {SLEEPING}, 0)):
                 ccall(table[{POST}], table[{SEMAPHORE}])
-        p = atomic_add(table, {TICKET}, 1) & 65535
-        while p < parts:
+        ticket = atomic_add(table, {TICKET}, 1)
+        p = ticket & 65535
+        while p < (ticket >> 16 & 65535):
             arguments[2] = p
             call(run, arguments)
             atomic_add(table, {DONE}, 1)
-            p = atomic_add(table, {TICKET}, 1) & 65535
+            ticket = atomic_add(table, {TICKET}, 1)
+            p = ticket & 65535
         while atomic_load(table, {DONE}) != parts:
             pause()
         atomic_store(table, {TICKET}, 0)
@@ -110,10 +116,10 @@ def work(table, number, stay):
                 if arguments[0] == table[{HOME}]:
                     break
             # only if it is still that ticket: the next instruction may want fewer threads
-            if atomic_replace(table, {TICKET}, ticket, ticket + 1):
+            if atomic_replace(table, {TICKET}, ticket, ticket - 65536):
                 arguments[0] = table[{CODE}]
                 arguments[1] = table[{SLOTS}]
-                arguments[2] = ticket & 65535
+                arguments[2] = (ticket >> 16 & 65535) - 1
                 arguments[3] = number
                 call(table[{PART}], arguments)
                 atomic_add(table, {DONE}, 1)

@@ -111,6 +111,49 @@ def test_same_bits_for_the_same_threads(threads):
     assert len(set(results)) == 1
 
 
+@pytest.mark.parametrize("trans_a, trans_b", [(0, 0), (0, 1), (1, 0), (1, 1)])
+@pytest.mark.parametrize("shape", [(257, 300, 129), (520, 600, 512), (40, 1100, 300), (900, 40, 70)], ids=str)
+def test_the_bits_do_not_depend_on_the_threads(shape, trans_a, trans_b):
+    """Into which blocks C is cut, and who computes them, changes no sum."""
+    m, n, k = shape
+    a, b, c, _ = operands("f32", m, n, k, trans_a, trans_b)
+    results = []
+    for threads in (1, 2, 3, 2, 5):
+        out = c.copy()
+        run("f32", [a, b, out], (m, n, k, a.shape[1], b.shape[1], n, trans_a, trans_b, 1), threads=threads)
+        results.append(out.tobytes())
+    assert len(set(results)) == 1
+
+
+SHAPES = [(32, 1024, 256), (512, 512, 512), (1024, 1536, 384), (1024, 1024, 1024), (784, 256, 16384), (16384, 256, 784),
+          (600, 40, 300), (40, 70, 9000), (3, 5000, 5000), (100000, 10, 64)]
+
+
+@pytest.mark.parametrize("trans_a, trans_b", [(False, False), (False, True), (True, False), (True, True)])
+@pytest.mark.parametrize("threads", [2, 3, 16])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_blocks_for_several_threads(shape, threads, trans_a, trans_b):
+    """There is a block for each thread at least, and where no operand is packed, none is most of the work."""
+    m, n, k = shape
+    lda, ldb = m if trans_a else k, k if trans_b else n
+    plan = products.plan("f32", m, n, k, lda, ldb, trans_a, trans_b, False, threads=threads, blocks=4 * threads)
+    assert plan.blocks == -(-m // plan.high) * -(-n // plan.wide)
+    if plan.how & products.USE_BLAS:
+        return
+    possible = -(-m // 32) * -(-n // 64)
+    assert plan.blocks >= min(threads, possible) and plan.high % tiles.most_rows() * (plan.high < m) == 0
+    if not plan.how & products.PACK_A and possible >= 16 * threads:
+        assert plan.high * plan.wide <= m * n / (2 * threads)
+
+
+def test_more_blocks_than_parts():
+    """A long matrix has more blocks than a part's number can say; a part then has several."""
+    m, n, k = 70000, 3, 2
+    a, b, c, exact = operands("f32", m, n, k, 0, 0)
+    run("f32", [a, b, c], (m, n, k, k, n, n, 0, 0, 0), threads=2)
+    np.testing.assert_allclose(c, exact, **TOLERANCE["f32"])
+
+
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
 def test_spreads_infinity_and_nan(dtype):
     a = np.array([[1, np.inf], [np.nan, 1]], DTYPES[dtype])

@@ -196,17 +196,32 @@ def test_rest_waits_for_threads_that_spin(monkeypatch):
 
 
 def test_figures_are_medians_of_ratios_within_a_round():
-    figures = Figures.of([2.0, 40.0, 6.0], own=[2.0, 4.0, 1.0], ideal=[1.0, 10.0, 6.0])
+    figures = Figures.of([2.0, 40.0, 6.0], own=[2.0, 4.0, 1.0], ideal=3.0)
     assert (figures.median, figures.ratio, figures.share) == (6.0, 6.0, 0.5)
     assert (figures.low, figures.high) == (4.0, 23.0)
 
 
 def test_the_peak_counts_its_operations():
-    one_core, operations = yardsticks.peak_call(1)
-    _, twice = yardsticks.peak_call(2)
-    assert twice == 2 * operations * yardsticks.TURNS and np.isfinite(one_core())
+    one_core, operations = yardsticks.peak_call()
+    assert np.isfinite(one_core())
     call, scale = yardsticks.Peak(operations / 4).prepare(1)
     assert scale == 0.25 and callable(call)
+
+
+def test_the_peak_of_several_threads_is_so_many_times_that_of_one():
+    _, operations = yardsticks.peak_call()
+    for threads in (2, 5):
+        assert yardsticks.Peak(operations).prepare(threads)[1] == 1 / threads
+
+
+def test_a_share_is_of_the_best_turn_of_the_yardstick(monkeypatch):
+    """A turn of the yardstick that was disturbed does not raise what is held against it."""
+    ours, peak = [2.0, 8.0, 4.0], [3.0, 1.0, 30.0]
+    monkeypatch.setattr(measure, "in_turns", lambda calls, *_: {name: peak if name == "peak" else ours for name in calls})
+    monkeypatch.setattr(yardsticks.Peak, "prepare", lambda self, threads: (lambda: None, 1 / threads))
+    (case,) = (c for c in CASES if c.name == "product/7x5x3/nn")
+    result = worker.one_speed(case, 2, ["graphc"], *QUICK)
+    assert result["figures"]["graphc"]["share"] == 1.0 / 2 / 4.0
 
 
 def test_copying_copies_everything_on_every_number_of_threads():

@@ -26,9 +26,12 @@ The process is kept to as many cores as it may use threads, since XLA knows no o
 Every library is called from Python as its users call it; graphc, NumPy and PyTorch's products write into an array that
 is there (`out=`). OpenBLAS is called directly, with the kernels that suit the processor. `torch` is PyTorch's eager mode.
 
-The *peak* is the speed of a loop of multiply-adds that wait for nothing and touch no memory, on all cores in use, a
-thread on each, timed in turn with the competitors; *copying* is `np.copyto` of as many bytes as the case must read and
-write, in the same way.
+The *peak* is the speed of a loop of multiply-adds that wait for nothing and touch no memory, on one core, times the
+number of threads; *copying* is `np.copyto` of as many bytes as the case must read and write, a part on every core in
+use, a thread on each. Both are timed in turn with the competitors, and their best turn counts: what the machine can do
+is no less because another program had a core for a while. What is held against them is the median over the rounds, with
+the rounds that were disturbed. So a disturbance can lower a share, and never raise it.
+
 Compile times are medians of fresh processes with caches of their own, which are empty at first. Memory is the most that
 a process needs for five steps, beyond what it had after steps with a single row of data: libraries, compiled code and
 one set of parameters are not counted. Both are measured with the largest number of threads."""

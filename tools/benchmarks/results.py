@@ -21,17 +21,18 @@ class Figures:
     ratio: float | None = None
     """This competitor : graphc, the median over the rounds of the ratio within a round."""
     share: float | None = None
-    """The share that it reaches of the workload's yardstick, in the same way."""
+    """The share that its median reaches of the workload's yardstick."""
     extra: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, values: Sequence[float], own: Sequence[float] | None = None,
-           ideal: Sequence[float] | None = None) -> Figures:
-        """The figures of one value a round; `own` are graphc's, `ideal` the yardstick's, of the same rounds."""
+           ideal: float | None = None) -> Figures:
+        """The figures of one value a round; `own` are graphc's of the same rounds. `ideal` is what a perfect
+        implementation would take."""
         low, median, high = (float(q) for q in np.quantile(values, (0.25, 0.5, 0.75)))
         array = np.asarray(values)
         ratio = None if own is None else float(np.median(array / np.asarray(own)))
-        share = None if ideal is None else float(np.median(np.asarray(ideal) / array))
+        share = None if ideal is None else ideal / median
         return cls(median, low, high, ratio, share)
 
 
