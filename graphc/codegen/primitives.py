@@ -15,8 +15,7 @@ free names are bound to: `jit_namespace()` binds Numba intrinsics, each a handfu
 | `at(p, i)` | the pointer p moved by i elements |
 | `short() deep()` | nothing; in an innermost loop, what is known of it: see `LOOP_NOTES` |
 | `scratch address words_at call ccall` | for the fixed kernels of the runtime alone, not in NumPy |
-| `atomic_load atomic_store atomic_add` | the same: words that threads share, in one order for all |
-| `atomic_swap atomic_replace pause` | the same |
+| `atomic_load atomic_store atomic_add atomic_swap pause` | the same: words that threads share, in one order for all |
 
 A literal that meets a float32 is written with its cast, `f32(2)`: compiled, a bare 2 or 2.0 widens the result to
 float64.
@@ -360,15 +359,6 @@ def _shared_words() -> Namespace:
 
         return types.void(pointer, types.int64, types.int64), emit
 
-    @intrinsic
-    def atomic_replace(typingctx: Any, pointer: Any, index: Any, expected: Any, value: Any) -> Any:
-        """Store a value if the word is what was expected; whether it was."""
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            pair = builder.cmpxchg(builder.gep(args[0], [args[1]]), args[2], args[3], order, order)
-            return builder.extract_value(pair, 1)
-
-        return types.boolean(pointer, types.int64, types.int64, types.int64), emit
-
     def exchange(operation: str) -> Any:
         def word(typingctx: Any, pointer: Any, index: Any, value: Any) -> Any:
             def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -392,4 +382,4 @@ def _shared_words() -> Namespace:
         return types.void(), emit
 
     return {"atomic_load": atomic_load, "atomic_store": atomic_store, "atomic_add": exchange("add"),
-            "atomic_swap": exchange("xchg"), "atomic_replace": atomic_replace, "pause": pause}
+            "atomic_swap": exchange("xchg"), "pause": pause}

@@ -30,7 +30,7 @@ STATUS_WORDS = 4
 BEGIN, END = 0, 1  # in place of an address
 
 _RUN = f'''
-def run(code, slots, count, table, threads):
+def run(code, slots, count, table):
     """Run the instructions in the first `count` words of `code`; see `encode`."""
     arguments = scratch()
     status = words_at(slots[1])
@@ -64,7 +64,6 @@ def run(code, slots, count, table, threads):
             arguments[0] = address(at(code, pc))
             arguments[1] = address(slots)
             arguments[2] = address(table)
-            arguments[3] = threads
             call(table[{threads.SHARE}], arguments)
         pc = following
 '''
@@ -122,10 +121,10 @@ _INDICES, _FILLS = ("i32", "i64"), {8: "u8", 32: "i32", 64: "i64"}
 def fixed_sources() -> dict[str, KernelSource]:
     """The kernels that every program may use, and `run`, by name."""
     words = ("i64*",) * 3
-    kernels = [KernelSource("run", _RUN, ("i64*", "i64*", "i64", "i64*", "i64")),
-               KernelSource("part", threads.PART_TEXT, ("i64*", "i64*", "i64", "i64")),
-               KernelSource("share", threads.SHARE_TEXT, (*words, "i64")),
-               KernelSource("work", threads.WORK_TEXT, ("i64*", "i64", "i64")),
+    kernels = [KernelSource("run", _RUN, ("i64*", "i64*", "i64", "i64*")),
+               KernelSource("part", threads.PART_TEXT, ("i64*", "i64*", "i64")),
+               KernelSource("share", threads.SHARE_TEXT, words),
+               KernelSource("work", threads.WORK_TEXT, ("i64*", "i64")),
                KernelSource("copy", _COPY, ("u8*", "u8*", "i64")),
                *products.sources()]
     for t in ("f32", "f64", "i32", "i64"):
@@ -154,12 +153,11 @@ Argument = tuple[int, int]
 @dataclass(frozen=True)
 class Own:
     """An argument that the parts of a divided instruction do not share: part p > 0 has `place`, p - 1 times `stride`
-    bytes further. Of the threads, if `of_threads`, it is thread p that has it, whatever parts it runs."""
+    bytes further."""
 
     number: int
     place: Argument
     stride: int
-    of_threads: bool = False
 
 
 @dataclass(frozen=True)
@@ -200,9 +198,9 @@ def encode(calls: Sequence[Call | Repeat]) -> np.ndarray[Any, np.dtype[np.int64]
 
     A call is: address, n, parts, its length in words; the pairs of the arguments; where there are several parts, their
     bounds in place of the last two pairs, then the number of arguments of their own, and for each its number, slot,
-    offset, stride, and whether it is of the threads. A loop is a BEGIN: 0, n, counter, its length, how many times, the
-    word after the loop, and n moving slots, each slot, parent and offset; its body; and an END: 1, n, counter, its
-    length, the word after the BEGIN, and for each moving slot the slot and its step.
+    offset and stride. A loop is a BEGIN: 0, n, counter, its length, how many times, the word after the loop, and n
+    moving slots, each slot, parent and offset; its body; and an END: 1, n, counter, its length, the word after the
+    BEGIN, and for each moving slot the slot and its step.
     """
     words: list[int] = []
     _encode(calls, words)
@@ -228,12 +226,12 @@ def _encode(calls: Sequence[Call | Repeat], words: list[int]) -> None:
         if divided:
             rest += [word for pair in call.bounds for word in pair]
             rest.append(len(call.own))
-            rest += [word for o in call.own for word in (o.number, *o.place, o.stride, o.of_threads)]
+            rest += [word for o in call.own for word in (o.number, *o.place, o.stride)]
         words += [call.address, len(call.arguments), max(len(call.bounds), 1), 4 + len(rest), *rest]
 
 
 def parts_of(call: Call | Repeat) -> int:
-    """Into how many parts an instruction is cut; of a loop the most of any inside."""
+    """Into how many parts, to run side by side, an instruction is cut; of a loop the most of any inside."""
     return max(map(parts_of, call.body), default=1) if isinstance(call, Repeat) else max(len(call.bounds), 1)
 
 
@@ -252,7 +250,7 @@ class Program:
         self.slots[STATUS_SLOT] = status.ctypes.data
         divided = any(parts_of(call) > 1 for call in calls)
         table = threads.table(workers, fixed_kernels("part", "share", "work")) if divided else threads.table()
-        arguments = (self._code.ctypes.data, self.slots.ctypes.data, len(self._code), table, workers)
+        arguments = (self._code.ctypes.data, self.slots.ctypes.data, len(self._code), table)
         self._arguments = (ctypes.c_int64 * len(arguments))(*arguments)
         self._place = ctypes.addressof(self._arguments)
         self._entry = _entry()

@@ -6,8 +6,8 @@ where they lie if that is cheap, and packed into the order in which tiles read t
 is left to OpenBLAS, whose routines for it are as fast as memory.
 
 For several threads C is cut into blocks, several for each thread, which they take one by one: a slow thread holds the
-others up by one block. A block packs what it needs for itself. To pack B once for all would cost more: what one core
-wrote, another reads slowly.
+others up by one block. Each block packs what it needs. To pack B once for all would cost more: what one core wrote,
+another reads slowly.
 
 `plan` says how a product of given sizes is done; the constants were measured on processors with AVX-512.
 """
@@ -26,6 +26,7 @@ FEW_TILES = 3    # the same where the vectors of B lie across cache lines
 MANY_PANELS = 8  # over a block of A from which on it pays to pack it
 FEW_SETS_ROWS = 256  # of A, that stay in the second cache even where they fall on few of its sets
 LEAST_TILES, LEAST_PANELS = 4, 2  # of a block of C: what comes from far caches is used so often at least
+BLOCK_AFTER = 1 << 32  # times the block after the last that is left; see the kernel
 GROUP = 4        # tiles whose rows of a transposed A are packed together, so that whole cache lines are read
 
 # the bits of `how`
@@ -35,16 +36,30 @@ TRANSPOSED_A, TRANSPOSED_B, ACCUMULATE, PACK_A, PACK_B, PACKED_B, USE_BLAS = (1 
 # ------------------------------------------------------------------------------------------------------------ kernels
 
 _GEMM = '''
-def gemm_{t}(a, b, c, work, m, n, k, lda, ldb, ldc, how, high, wide, begin, end):
-    """The blocks from `begin` to `end` of C = or += op(A) @ op(B), which is cut into blocks of `high` rows and `wide`
-    columns."""
+def gemm_{t}(a, b, c, work, left, m, n, k, lda, ldb, ldc, how, high, wide, begin, end):
+    """Blocks of C = or += op(A) @ op(B), which is cut into blocks of `high` rows and `wide` columns.
+
+    left: the blocks that nobody has taken: the first, and, times 2**32, the one after the last. All who are given the
+    same take from there until there are none, who is even (`begin`) from the front, who is odd from the back; so in one
+    run after the other each mostly has the same, and finds in its caches what it needs. Null: all blocks are one.
+    """
     first_row = 0
     first_column = 0
-    if begin > 0:
+    across = 1
+    if address(left) != 0:
         across = (n + wide - 1) // wide
-        first_row = begin // across * high
-        first_column = begin % across * wide
     while begin < end:
+        if address(left) != 0:
+            if begin & 1:
+                range_left = atomic_add(left, 0, -{BLOCK_AFTER})
+                taken = (range_left >> 32) - 1
+            else:
+                range_left = atomic_add(left, 0, 1)
+                taken = range_left & {block_bits}
+            if (range_left & {block_bits}) >= (range_left >> 32):
+                break
+            first_row = taken // across * high
+            first_column = taken % across * wide
         last_row = fmin(m, first_row + high)
         last_column = fmin(n, first_column + wide)
         row_a = lda
@@ -64,10 +79,14 @@ def gemm_{t}(a, b, c, work, m, n, k, lda, ldb, ldc, how, high, wide, begin, end)
                 for j in range(first_column, last_column):
                     c[i * ldc + j] = {t}(0)
                 i += 1
-        blocks = fmax(1, (k + {INNER} - 1) // {INNER})
-        inner = (k + blocks - 1) // blocks
-        blocks = fmax(1, (rows + {ROWS} - 1) // {ROWS})
-        block = ((rows + blocks - 1) // blocks + {H} - 1) // {H} * {H}
+        inner = k  # small products spare the divisions
+        if k > {INNER}:
+            blocks = (k + {INNER} - 1) // {INNER}
+            inner = (k + blocks - 1) // blocks
+        block = rows
+        if rows > {ROWS}:
+            blocks = (rows + {ROWS} - 1) // {ROWS}
+            block = ((rows + blocks - 1) // blocks + {H} - 1) // {H} * {H}
         p = 0
         while p < k:
             steps = fmin(inner, k - p)
@@ -75,8 +94,11 @@ def gemm_{t}(a, b, c, work, m, n, k, lda, ldb, ldc, how, high, wide, begin, end)
             while i < last_row:
                 height = fmin(block, last_row - i)
                 count = (height + {H} - 1) // {H}
-                low = height // count
-                higher = height - low * count
+                low = height
+                higher = 0
+                if count > 1:
+                    low = height // count
+                    higher = height - low * count
                 own = at(a, i * row_a + p * step_a)  # this block of A; its row r begins at r * own_row
                 a_row = row_a
                 a_step = step_a
@@ -135,7 +157,10 @@ def gemm_{t}(a, b, c, work, m, n, k, lda, ldb, ldc, how, high, wide, begin, end)
                     b_step = ldb
                     r = 0
                     q = 0
-                    if how & {PACKED_B}:
+                    if {widest} and last_column - j > {W} and last_column - j <= {W} + {L} and low >= {widest} and pack_a == 0 and (
+                            how & ({PACKED_B} | {TRANSPOSED_B} | {PACK_B})) == 0:
+                        columns = last_column - j  # the rest in one tile: few columns on their own would cost as many
+                    elif how & {PACKED_B}:
                         panel = at(b, j * k + p * {W})
                         b_step = {W}
                     elif how & {TRANSPOSED_B}:
@@ -156,20 +181,17 @@ def gemm_{t}(a, b, c, work, m, n, k, lda, ldb, ldc, how, high, wide, begin, end)
                              at(c, (i + r) * ldc + j), ldc, add)
                         r += tile_rows
                         q += 1
-                    j += {W}
+                    j += fmax({W}, columns)
                 i += block
             add = {ACCUMULATE}
             p += inner
-        first_column += wide
-        if first_column >= n:
-            first_column = 0
-            first_row += high
-        begin += 1
+        if address(left) == 0:
+            break
 '''
 
 _BLAS = '''
-def blas_{t}(a, b, c, routines, m, n, k, lda, ldb, ldc, how, high, wide, begin, end):
-    """The same by OpenBLAS; `routines` are the addresses of its gemm and gemv. k is not 0."""
+def blas_{t}(a, b, c, routines, unused, m, n, k, lda, ldb, ldc, how, high, wide, begin, end):
+    """The blocks from `begin` to `end`, by OpenBLAS; `routines` are the addresses of its gemm and gemv. k is not 0."""
     gemm = routines[0]
     gemv = routines[1]
     trans_a = how & {TRANSPOSED_A} != 0
@@ -203,17 +225,18 @@ def batch_{t}(a, b, c, work, m, n, k, lda, ldb, ldc, how, stride_a, stride_b, st
     kernel."""
     arguments = scratch()
     arguments[3] = address(work)
-    arguments[4] = m
-    arguments[5] = n
-    arguments[6] = k
-    arguments[7] = lda
-    arguments[8] = ldb
-    arguments[9] = ldc
-    arguments[10] = how
-    arguments[11] = m
-    arguments[12] = n
-    arguments[13] = 0
-    arguments[14] = 1
+    arguments[4] = 0
+    arguments[5] = m
+    arguments[6] = n
+    arguments[7] = k
+    arguments[8] = lda
+    arguments[9] = ldb
+    arguments[10] = ldc
+    arguments[11] = how
+    arguments[12] = m
+    arguments[13] = n
+    arguments[14] = 0
+    arguments[15] = 1
     for i in range(begin, end):
         arguments[0] = address(at(a, i * stride_a))
         arguments[1] = address(at(b, i * stride_b))
@@ -250,7 +273,9 @@ def _words(t: str) -> dict[str, object]:
     return {
         "t": t, "L": wide, "W": tiles.VECTORS * wide, "H": tiles.most_rows(), "INNER": INNER, "ROWS": ROWS,
         "SLIM_ROWS": tiles.SLIM_ROWS, "slim": tiles.SLIM_VECTORS * wide, "panel_room": panel_room(t),
-        "itemsize": ITEMSIZE[t], "vector": vector_bytes(), "FEW_TILES": FEW_TILES, "GROUP": GROUP,
+        "itemsize": ITEMSIZE[t], "widest": min(tiles.widest_rows(), default=0),
+        "BLOCK_AFTER": BLOCK_AFTER, "block_bits": BLOCK_AFTER - 1, "vector": vector_bytes(), "FEW_TILES": FEW_TILES,
+        "GROUP": GROUP,
         "TRANSPOSED_A": TRANSPOSED_A, "TRANSPOSED_B": TRANSPOSED_B, "ACCUMULATE": ACCUMULATE, "PACK_A": PACK_A,
         "PACK_B": PACK_B, "PACKED_B": PACKED_B, "USE_BLAS": USE_BLAS,
     }
@@ -266,8 +291,8 @@ def sources() -> list[KernelSource]:
         words = _words(t)
         pointers = (f"{t}*",) * 4
         found += [
-            KernelSource(f"gemm_{t}", _GEMM.format(**words), pointers + ("i64",) * 11),
-            KernelSource(f"blas_{t}", _BLAS.format(**words), (*pointers[:3], "i64*") + ("i64",) * 11),
+            KernelSource(f"gemm_{t}", _GEMM.format(**words), (*pointers, "i64*") + ("i64",) * 11),
+            KernelSource(f"blas_{t}", _BLAS.format(**words), (*pointers[:3], "i64*", "i64*") + ("i64",) * 11),
             KernelSource(f"batch_{t}", _BATCH.format(**words), pointers + ("i64",) * 13),
             KernelSource(f"pack_{t}", _PACK.format(**words), (f"{t}*",) * 2 + ("i64",) * 4),
         ]
@@ -290,7 +315,7 @@ def packed_size(t: str, n: int, k: int) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a product is done: the bits for the kernel, the blocks that C is cut into, and the bytes of `work` for a thread.
+    """How a product is done: the bits for the kernel, the blocks that C is cut into, and the bytes of `work` for a part.
 
     Blocks have `high` rows and `wide` columns, less at the edges; there are `blocks` of them, row after row.
     """

@@ -2,14 +2,8 @@
 
 An instruction that was divided is shared out: the thread that runs the program puts it on the table, and it and the
 workers take its parts from there, one by one, until none is left. A worker that is late finds nothing to do, and costs
-nothing; where there are more parts than threads, one that is slow leaves them to the others. Which thread runs a part
-makes no difference to the result: parts are cut beforehand, each has its own memory for sums, and these are added in the
-order of the parts. So the same number of parts gives the same bits. Memory whose contents no part leaves to another is
-the thread's, whatever parts it takes.
-
-The thread that shares out takes parts from the front, workers from the back: so in one run after the other a thread
-mostly has the same parts, and finds in its caches what they need. The ticket says how many threads may take part, the
-first part that is left and the one after the last.
+nothing. Which thread runs a part makes no difference to the result: parts are cut beforehand, each has its own memory
+for sums, and these are added in the order of the parts. So the same number of parts gives the same bits.
 
 Workers wait for work in a loop for a fraction of a millisecond, then sleep. There is one pool in a process; OpenBLAS
 is told to use one thread. A program that finds the pool taken, by another thread, runs its parts by itself.
@@ -38,8 +32,8 @@ SPINS = 4000   # looks at the table before a worker sleeps: about a tenth of a m
 STAY = 1000    # parts that a worker does where it is, if there is no other processor, before it looks again
 
 PART_TEXT = '''
-def part(code, slots, p, thread):
-    """Run part p of the divided instruction at `code` in the thread of a number."""
+def part(code, slots, p):
+    """Run part p of the divided instruction at `code`."""
     arguments = scratch()
     n = code[1]
     parts = code[2]
@@ -49,28 +43,21 @@ def part(code, slots, p, thread):
     arguments[n - 2] = code[bounds + 2 * p]
     arguments[n - 1] = code[bounds + 2 * p + 1]
     own = bounds + 2 * parts
-    for j in range(code[own]):
-        entry = own + 1 + 5 * j
-        number = p
-        if code[entry + 4] != 0:
-            number = thread
-        if number > 0:
-            arguments[code[entry]] = slots[code[entry + 1]] + code[entry + 2] + (number - 1) * code[entry + 3]
+    if p > 0:
+        for j in range(code[own]):
+            entry = own + 1 + 4 * j
+            arguments[code[entry]] = slots[code[entry + 1]] + code[entry + 2] + (p - 1) * code[entry + 3]
     call(code[0], arguments)
 '''
 
 SHARE_TEXT = f'''
-def share(code, slots, table, threads):
-    """Run all parts of the divided instruction at `code`, with the workers' help if the table is free.
-
-    threads: so many at most take part, this one and the workers of the lowest numbers.
-    """
+def share(code, slots, table):
+    """Run all parts of the divided instruction at `code`, with the workers' help if the table is free."""
     arguments = scratch()
     parts = code[2]
     run = table[{PART}]
     arguments[0] = address(code)
     arguments[1] = address(slots)
-    arguments[3] = 0
     if table[{WORKERS}] == 0 or atomic_swap(table, {BUSY}, 1) != 0:
         for p in range(parts):
             arguments[2] = p
@@ -81,18 +68,16 @@ def share(code, slots, table, threads):
         if table[{GETCPU}] != 0:
             ccall(table[{GETCPU}], address(at(table, {HOME})), 0, 0)
         atomic_store(table, {DONE}, 0)
-        atomic_store(table, {TICKET}, threads << 32 | parts << 16)
+        atomic_store(table, {TICKET}, parts << 16)
         if atomic_load(table, {SLEEPING}) != 0:
             for s in range(atomic_swap(table, {SLEEPING}, 0)):
                 ccall(table[{POST}], table[{SEMAPHORE}])
-        ticket = atomic_add(table, {TICKET}, 1)
-        p = ticket & 65535
-        while p < (ticket >> 16 & 65535):
+        p = atomic_add(table, {TICKET}, 1) & 65535
+        while p < parts:
             arguments[2] = p
             call(run, arguments)
             atomic_add(table, {DONE}, 1)
-            ticket = atomic_add(table, {TICKET}, 1)
-            p = ticket & 65535
+            p = atomic_add(table, {TICKET}, 1) & 65535
         while atomic_load(table, {DONE}) != parts:
             pause()
         atomic_store(table, {TICKET}, 0)
@@ -100,27 +85,27 @@ def share(code, slots, table, threads):
 '''
 
 WORK_TEXT = f'''
-def work(table, number, stay):
+def work(table, stay):
     """A worker: take parts from the table, until it is on the processor of the thread that shares them out.
 
-    number: the worker's, from 1 on. stay: so many parts it takes there too.
+    stay: so many parts it takes there too.
     """
     arguments = scratch()
     spins = 0
     while True:
         ticket = atomic_load(table, {TICKET})
-        if (ticket & 65535) < (ticket >> 16 & 65535) and number < (ticket >> 32):
+        if (ticket & 65535) < (ticket >> 16):
             if table[{GETCPU}] != 0 and stay <= 0:
                 arguments[0] = 0
                 ccall(table[{GETCPU}], address(arguments), 0, 0)
                 if arguments[0] == table[{HOME}]:
                     break
-            # only if it is still that ticket: the next instruction may want fewer threads
-            if atomic_replace(table, {TICKET}, ticket, ticket - 65536):
+            ticket = atomic_add(table, {TICKET}, 1)
+            p = ticket & 65535
+            if p < (ticket >> 16):
                 arguments[0] = table[{CODE}]
                 arguments[1] = table[{SLOTS}]
-                arguments[2] = (ticket >> 16 & 65535) - 1
-                arguments[3] = number
+                arguments[2] = p
                 call(table[{PART}], arguments)
                 atomic_add(table, {DONE}, 1)
                 stay -= 1
@@ -131,7 +116,7 @@ def work(table, number, stay):
         else:
             atomic_add(table, {SLEEPING}, 1)
             ticket = atomic_load(table, {TICKET})
-            if (ticket & 65535) >= (ticket >> 16 & 65535) or number >= (ticket >> 32):
+            if (ticket & 65535) >= (ticket >> 16):
                 ccall(table[{WAIT}], table[{SEMAPHORE}])
             spins = 0
 '''
@@ -186,21 +171,21 @@ class _Pool:
                     self.table[GETCPU] = _address(library.getcpu)
             work = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(addresses["work"])
             while self.workers < workers:
+                threading.Thread(target=self._serve, args=(work,), daemon=True, name="graphc worker").start()
                 self.workers += 1
-                threading.Thread(target=self._serve, args=(work, self.workers), daemon=True, name="graphc worker").start()
             self.table[WORKERS] = self.workers
 
-    def _serve(self, work: Any, number: int) -> None:
+    def _serve(self, work: Any) -> None:
         """What a worker's thread runs: it works, and moves whenever it is in the way."""
         allowed = os.sched_getaffinity(0)  # as the thread had it that made this one
-        arguments = (ctypes.c_int64 * 3)(self.address, number, 0)
+        arguments = (ctypes.c_int64 * 2)(self.address, 0)
         while True:
             work(ctypes.addressof(arguments))
             try:
                 os.sched_setaffinity(0, allowed - {self.table[HOME]})
-                arguments[2] = 0
+                arguments[1] = 0
             except OSError:  # there is no other processor
-                arguments[2] = STAY
+                arguments[1] = STAY
 
 
 def _address(function: Any) -> int:

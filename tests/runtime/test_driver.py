@@ -129,8 +129,8 @@ def test_encoding():
 
 
 def test_encoding_of_parts():
-    call = Call(100, ((2, 8), (0, 0), (0, 9)), ((0, 4), (4, 9)), (Own(0, (3, 64), 128), Own(1, (4, 0), 8, True)))
-    assert encode([call]).tolist() == [100, 3, 2, 21, 2, 8, 0, 4, 4, 9, 2, 0, 3, 64, 128, 0, 1, 4, 0, 8, 1]
+    call = Call(100, ((2, 8), (0, 0), (0, 9)), ((0, 4), (4, 9)), (Own(0, (3, 64), 128),))
+    assert encode([call]).tolist() == [100, 3, 2, 15, 2, 8, 0, 4, 4, 9, 1, 0, 3, 64, 128]
 
 
 def test_stops_at_a_fault_and_recovers():

@@ -64,7 +64,8 @@ def check(dtype, m, n, k, *, pads=(0,), threads=1, accumulates=(0, 1)):
 
 
 SMALL = [(1, 1, 1), (1, 7, 5), (7, 1, 5), (3, 4, 5), (33, 65, 17), (1, 1, 9), (64, 64, 64), (4, 3, 0), (0, 3, 2),
-         (3, 0, 2), (1, 5, 0), (5, 1, 0), (7, 5, 3), (9, 33, 15), (2, 130, 31), (4, 64, 7), (100, 70, 33), (16, 31, 32)]
+         (3, 0, 2), (1, 5, 0), (5, 1, 0), (7, 5, 3), (9, 33, 15), (2, 130, 31), (4, 64, 7), (100, 70, 33), (16, 31, 32),
+         (15, 47, 20), (16, 48, 5), (23, 22, 9)]  # the last three: a tile with a vector more
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
@@ -146,12 +147,29 @@ def test_blocks_for_several_threads(shape, threads, trans_a, trans_b):
         assert plan.high * plan.wide <= m * n / (2 * threads)
 
 
-def test_more_blocks_than_parts():
-    """A long matrix has more blocks than a part's number can say; a part then has several."""
-    m, n, k = 70000, 3, 2
+@pytest.mark.parametrize("who", [0, 1])
+def test_who_comes_first_may_take_all_blocks_and_who_is_late_finds_none(who):
+    m, n, k = 100, 200, 30
     a, b, c, exact = operands("f32", m, n, k, 0, 0)
-    run("f32", [a, b, c], (m, n, k, k, n, n, 0, 0, 0), threads=2)
+    plan = products.plan("f32", m, n, k, k, n, False, False, False, threads=2, blocks=8)
+    assert plan.blocks > 2
+    left = np.array([plan.blocks * products.BLOCK_AFTER])
+    work = np.zeros(plan.work, np.uint8)
+
+    def take(part):
+        kernel = driver.fixed_kernels("gemm_f32")["gemm_f32"]
+        integers = (m, n, k, k, n, n, plan.how, plan.high, plan.wide, part, part + 1)
+        program = driver.Program([driver.Call(kernel, (*((slot, 0) for slot in range(2, 7)), *((0, v) for v in integers)))], 7)
+        for slot, array in enumerate((a, b, c, work, left), 2):
+            program.bind(slot, array)
+        program.run()
+
+    take(who)
     np.testing.assert_allclose(c, exact, **TOLERANCE["f32"])
+    c[:] = np.nan
+    for late in (0, 1, 2, 3):
+        take(late)
+    assert np.isnan(c).all()
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
@@ -180,7 +198,7 @@ def test_nothing_beyond_the_operands_is_touched(dtype):
             array = raw[need - count * t.itemsize:need].view(t)
             array[:] = 1
             return array
-        for m, n, k in [(1, 1, 1), (7, 5, 3), (9, 33, 17), (3, 100, 20), (150, 47, 70), (20, 9, 300)]:
+        for m, n, k in [(1, 1, 1), (7, 5, 3), (9, 33, 17), (15, 33, 9), (15, 17, 9), (3, 100, 20), (150, 47, 70), (20, 9, 300)]:
             a, b, c = at_the_end(m * k), at_the_end(k * n), at_the_end(m * n)
             for ta in (0, 1):
                 for tb in (0, 1):
@@ -237,11 +255,12 @@ def test_packed_operand(shape, trans_b, dtype):
         kernels = build([driver.fixed_sources()[name] for name in (f"pack_{dtype}", f"gemm_{dtype}")])
         plan = products.plan(dtype, m, n, k, k, b.shape[1], False, bool(trans_b), False, packed_b=True)
         work = np.zeros(plan.work, np.uint8)
-        whole = (m, n, k, k, b.shape[1], n, plan.how, plan.high, plan.wide, 0, plan.blocks)
+        whole = (m, n, k, k, b.shape[1], n, plan.how, plan.high, plan.wide, 0, 1)
         arrays = [(2, 0), (3, 0), (4, 0), (5, 0), (6, 0)]
+        null = (driver.ZERO_SLOT, 0)
         calls = [
             driver.Call(kernels[f"pack_{dtype}"], (arrays[1], arrays[4], *((0, v) for v in (n, k, b.shape[1], trans_b)))),
-            driver.Call(kernels[f"gemm_{dtype}"], (arrays[0], arrays[4], arrays[2], arrays[3], *((0, v) for v in whole))),
+            driver.Call(kernels[f"gemm_{dtype}"], (arrays[0], arrays[4], arrays[2], arrays[3], null, *((0, v) for v in whole))),
         ]
         program = driver.Program(calls, 7)
         for slot, array in enumerate((a, b, c, work, packed), 2):

@@ -11,9 +11,7 @@ import pytest
 
 import graphc as gc
 from graphc.errors import RuntimeFault
-from graphc.runtime import driver
 from graphc.runtime.binding import cut
-from graphc.runtime.cache import KernelSource, build
 
 
 @gc.model
@@ -69,45 +67,6 @@ def test_models_in_several_threads_share_the_pool():
     for user in users:
         user.join()
     assert not wrong
-
-
-_WHO = '''
-def who(log, own, begin, end):
-    """Note whose memory a part was given. The one that begins first takes until all others are done."""
-    log[begin] = address(own)
-    begun = atomic_add(log, 15, 1)
-    spins = 0
-    while begun == 0 and atomic_load(log, 15) < log[14] and spins < 100000000:
-        pause()
-        spins += 1
-'''
-
-
-def noted(workers, parts=6):
-    """The memory that each of some parts was given, of a program in which so many threads take part."""
-    kernel = build([KernelSource("who", _WHO, ("i64*",) * 2 + ("i64",) * 2)])["who"]
-    log, memory = np.zeros(16, np.int64), np.zeros(64, np.int64)
-    log[14] = parts
-    own = (driver.Own(1, (3, 64), 64, of_threads=True),)
-    bounds = tuple((i, i + 1) for i in range(parts))
-    program = driver.Program([driver.Call(kernel, ((2, 0), (3, 0), (0, 0), (0, parts)), bounds, own)], 4, workers)
-    for slot, array in enumerate((log, memory), 2):
-        program.bind(slot, array)
-    program.run()
-    return [(place - memory.ctypes.data) // 64 for place in log[:parts].tolist()]
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no workers here")
-def test_a_slow_thread_leaves_the_parts_to_the_others():
-    """One part takes until the others are done: who has it has no other, and each thread has memory of its own."""
-    for _ in range(20):
-        assert sorted(map(noted(2).count, (0, 1))) == [1, 5]
-
-
-def test_no_more_threads_take_part_than_the_program_wants():
-    noted(4)  # now there are three workers
-    for _ in range(50):
-        assert set(noted(2)) <= {0, 1}
 
 
 def in_fresh_process(script, **environment):
