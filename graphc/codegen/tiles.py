@@ -12,7 +12,8 @@ B lie in memory is given by distances, so transposed and packed operands need no
 | `pack_transposed(b, ldb, k, columns, panel)` | the panel of a transposed B |
 
 Element (i, p) of A is a[i*a_row + p*a_step]; row p of B begins at b + p*b_step. `rows` is at most most_rows(),
-`columns` at most a panel's, VECTORS of them, and of `tile_packing` more than one vector's. A panel is that many
+`columns` at most a panel's, VECTORS of them, and of `tile_packing` more than one vector's. Where widest_rows() are given,
+a `tile` of so many rows may have the columns of one vector more. A panel is that many
 elements for each step, one step after another, zeros beyond `columns`. Memory of B and C beyond `columns` is neither
 read nor written. `pack_transposed` writes whole vectors of steps: the panel needs room for k rounded up to lanes.
 
@@ -41,6 +42,14 @@ def most_rows() -> int:
     registers for the vectors of B and a broadcast.
     """
     return 8 if vector_bytes() == 64 else 6
+
+
+def widest_rows() -> tuple[int, ...]:
+    """The rows of tiles with a vector more: a few columns that are left over cost less in it than in a panel of their own.
+
+    It takes as many registers again as there are without AVX-512.
+    """
+    return (most_rows() - 1, most_rows()) if vector_bytes() == 64 else ()
 
 
 def lanes(itemsize: int) -> int:
@@ -125,6 +134,11 @@ def _choose_tile(builder: Any, args: list[Any], element: Any) -> None:
     with builder.if_then(whole, likely=True):
         builder.call(_tile(builder.module, element, most_rows(), VECTORS), rest)
         builder.ret_void()
+    if widest_rows():
+        with builder.if_then(builder.icmp_signed(">", columns, _number(VECTORS * width))):
+            _switch(builder, rows, {r: _tile(builder.module, element, r, VECTORS + 1, cut=True) for r in widest_rows()},
+                    [columns, *rest])
+            builder.ret_void()
     wide = builder.icmp_signed(">", columns, _number(width))
     with builder.if_else(wide) as (two, one):
         for vectors, block in ((2, two), (1, one)):

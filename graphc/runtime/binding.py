@@ -16,6 +16,7 @@ from .packing import Packed
 from .program import ALIGNMENT, NOTHING, Instruction, Loop, Program, plan_arena
 
 PART_NS = 4000  # of work in a part: handing it to a worker that is awake takes a few hundred
+BLOCKS = 4  # of a product for each thread
 
 # What an instruction takes, roughly: an operation on vectors, a byte that comes from a cache, one of a product.
 OPERATION_NS, BYTE_NS, PRODUCT_NS = 0.02, 0.02, 1 / 200
@@ -204,41 +205,55 @@ class Binder:
         time = 2 * m * n * k * PRODUCT_NS
         batch = batched[0] if batched else 1
         several = batch > 1 and (batch >= self.threads or self._parts(time) == 1)
-        parts = 1 if several else self._parts(time)
-        plan = products.plan(t, m, n, k, lda, ldb, bool(trans_a), bool(trans_b), bool(accumulate), parts=parts)
+        threads = 1 if several else self._parts(time)
+        blocks = max(threads, min(BLOCKS * threads, int(time / PART_NS)))
+
+        def planned(packed: bool) -> products.Plan:
+            return products.plan(t, m, n, k, lda, ldb, bool(trans_a), bool(trans_b), bool(accumulate), packed, threads,
+                                 blocks)
+
+        plan = planned(False)
         number, offset = instruction.arrays[1]
+        operand = Operand(number, offset.evaluate(self.sizes), t, n, k, ldb, bool(trans_b))
         frozen = self.packed is not None and program.buffers[number].kind == "param" and batch == 1
         if frozen and m and n and k and not plan.how & products.USE_BLAS:
             assert self.packed is not None
-            plan = products.plan(t, m, n, k, lda, ldb, bool(trans_a), bool(trans_b), bool(accumulate), True, parts)
-            name, start = program.buffers[number].name, offset.evaluate(self.sizes)
-            packed = self.packed.operand(name, start, t, n, k, ldb, bool(trans_b))
+            plan = planned(True)
+            packed = self.packed.operand(program.buffers[number].name, operand.offset, t, n, k, ldb, bool(trans_b))
             arguments[1] = (ZERO_SLOT, address(packed))
-        operand = Operand(number, offset.evaluate(self.sizes), t, n, k, ldb, bool(trans_b))
         if batch == 1 and operand in panels:
-            plan = products.plan(t, m, n, k, lda, ldb, bool(trans_a), bool(trans_b), bool(accumulate), True, parts)
+            plan = planned(True)
             arguments[1] = panels[operand]
-        bounds = cut(batch, 1, self._parts(time * batch)) if several else cut(plan.extent, plan.grain, parts)
-        stride = _aligned(plan.work)
-        kernel, work = "gemm", (self.arena_slot, free)
+        if several:
+            bounds = cut(batch, 1, self._parts(time * batch))
+        else:
+            bounds = cut(min(plan.blocks, threads), 1, threads)
+        itemsize, stride = products.ITEMSIZE[t], _aligned(plan.work)
+        kernel, work, shared = "gemm", (self.arena_slot, free), (ZERO_SLOT, 0)
         own: tuple[Own, ...] = ()
+        needed = stride * len(bounds)
         if plan.how & products.USE_BLAS:
             kernel, work = "blas", (ZERO_SLOT, blas.routines("s" if t == "f32" else "d"))
+            bounds = bounds if several else cut(plan.blocks, 1, threads)
         elif len(bounds) > 1:
             own = (Own(3, (self.arena_slot, free + stride), stride),)
         one = self.addresses[f"{kernel}_{t}", True]
         common = [m, n, k, lda, ldb, ldc, plan.how]
         if several:
-            rest = [*common, *batched[1:], one, 0, batch]
-            calls = [Call(self.addresses[f"batch_{t}", True], (*arguments, work, *_integers(rest)), bounds, own)]
-        else:
-            itemsize = products.ITEMSIZE[t]
-            calls = []
-            for i in range(batch):
-                steps = [i * s * itemsize for s in batched[1:]] or [0, 0, 0]
-                where = [(slot, offset + step) for (slot, offset), step in zip(arguments, steps, strict=True)]
-                calls.append(Call(one, (*where, work, *_integers([*common, 0, plan.extent])), bounds, own))
-        return calls, stride * max(len(bounds), 1)
+            rest = _integers([*common, *batched[1:], one, 0, batch])
+            return [Call(self.addresses[f"batch_{t}", True], (*arguments, work, *rest), bounds, own)], needed
+        calls = []
+        if own:
+            shared, needed = (self.arena_slot, free + needed), needed + ALIGNMENT
+        rest = _integers([*common, plan.high, plan.wide, 0, plan.blocks if plan.how & products.USE_BLAS else 1])
+        for i in range(batch):
+            steps = [i * s * itemsize for s in batched[1:]] or [0, 0, 0]
+            where = [(slot, offset + step) for (slot, offset), step in zip(arguments, steps, strict=True)]
+            if own:  # all blocks are left
+                start = _integers([1, plan.blocks * products.BLOCK_AFTER])
+                calls.append(Call(self.addresses["fill_64", True], (shared, *start)))
+            calls.append(Call(one, (*where, work, shared, *rest), bounds, own))
+        return calls, needed
 
 
 def cut(extent: int, grain: int, parts: int) -> tuple[tuple[int, int], ...]:
@@ -256,7 +271,7 @@ def needed_kernels(program: Program, threads: int) -> set[str]:
     for instruction in program.calls:
         if instruction.kernel.startswith("gemm"):
             t = instruction.kernel.rsplit("_", 1)[1]
-            found |= {*products.kernels_of(t), *([f"pack_{t}"] if loops else [])}
+            found |= {*products.kernels_of(t), *([f"pack_{t}"] if loops else []), *(["fill_64"] if threads > 1 else [])}
         elif instruction.fixed:
             found.add(instruction.kernel)
         for private in instruction.private:

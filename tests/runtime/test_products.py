@@ -64,7 +64,8 @@ def check(dtype, m, n, k, *, pads=(0,), threads=1, accumulates=(0, 1)):
 
 
 SMALL = [(1, 1, 1), (1, 7, 5), (7, 1, 5), (3, 4, 5), (33, 65, 17), (1, 1, 9), (64, 64, 64), (4, 3, 0), (0, 3, 2),
-         (3, 0, 2), (1, 5, 0), (5, 1, 0), (7, 5, 3), (9, 33, 15), (2, 130, 31), (4, 64, 7), (100, 70, 33), (16, 31, 32)]
+         (3, 0, 2), (1, 5, 0), (5, 1, 0), (7, 5, 3), (9, 33, 15), (2, 130, 31), (4, 64, 7), (100, 70, 33), (16, 31, 32),
+         (15, 47, 20), (16, 48, 5), (23, 22, 9)]  # the last three: a tile with a vector more
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
@@ -95,10 +96,9 @@ def test_every_way_is_taken():
     for m, n, k in SMALL + LARGE:
         for trans_a, trans_b in itertools.product((False, True), repeat=2):
             plan = products.plan("f32", m, n, k, m if trans_a else k, k if trans_b else n, trans_a, trans_b, False)
-            met |= {bit for bit in (products.PACK_A, products.PACK_B, products.BY_COLUMNS, products.USE_BLAS)
-                    if plan.how & bit}
+            met |= {bit for bit in (products.PACK_A, products.PACK_B, products.USE_BLAS) if plan.how & bit}
     if host.vector_bytes() == 64:
-        assert len(met) == 4
+        assert len(met) == 3
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -110,6 +110,66 @@ def test_same_bits_for_the_same_threads(threads):
         run("f32", [a, b, c], integers, threads=threads)
         results.append(c.tobytes())
     assert len(set(results)) == 1
+
+
+@pytest.mark.parametrize("trans_a, trans_b", [(0, 0), (0, 1), (1, 0), (1, 1)])
+@pytest.mark.parametrize("shape", [(257, 300, 129), (520, 600, 512), (40, 1100, 300), (900, 40, 70)], ids=str)
+def test_the_bits_do_not_depend_on_the_threads(shape, trans_a, trans_b):
+    """Into which blocks C is cut, and who computes them, changes no sum."""
+    m, n, k = shape
+    a, b, c, _ = operands("f32", m, n, k, trans_a, trans_b)
+    results = []
+    for threads in (1, 2, 3, 2, 5):
+        out = c.copy()
+        run("f32", [a, b, out], (m, n, k, a.shape[1], b.shape[1], n, trans_a, trans_b, 1), threads=threads)
+        results.append(out.tobytes())
+    assert len(set(results)) == 1
+
+
+SHAPES = [(32, 1024, 256), (512, 512, 512), (1024, 1536, 384), (1024, 1024, 1024), (784, 256, 16384), (16384, 256, 784),
+          (600, 40, 300), (40, 70, 9000), (3, 5000, 5000), (100000, 10, 64)]
+
+
+@pytest.mark.parametrize("trans_a, trans_b", [(False, False), (False, True), (True, False), (True, True)])
+@pytest.mark.parametrize("threads", [2, 3, 16])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_blocks_for_several_threads(shape, threads, trans_a, trans_b):
+    """There is a block for each thread at least, and where no operand is packed, none is most of the work."""
+    m, n, k = shape
+    lda, ldb = m if trans_a else k, k if trans_b else n
+    plan = products.plan("f32", m, n, k, lda, ldb, trans_a, trans_b, False, threads=threads, blocks=4 * threads)
+    assert plan.blocks == -(-m // plan.high) * -(-n // plan.wide)
+    if plan.how & products.USE_BLAS:
+        return
+    possible = -(-m // 32) * -(-n // 64)
+    assert plan.blocks >= min(threads, possible) and plan.high % tiles.most_rows() * (plan.high < m) == 0
+    if not plan.how & products.PACK_A and possible >= 16 * threads:
+        assert plan.high * plan.wide <= m * n / (2 * threads)
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_who_comes_first_may_take_all_blocks_and_who_is_late_finds_none(who):
+    m, n, k = 100, 200, 30
+    a, b, c, exact = operands("f32", m, n, k, 0, 0)
+    plan = products.plan("f32", m, n, k, k, n, False, False, False, threads=2, blocks=8)
+    assert plan.blocks > 2
+    left = np.array([plan.blocks * products.BLOCK_AFTER])
+    work = np.zeros(plan.work, np.uint8)
+
+    def take(part):
+        kernel = driver.fixed_kernels("gemm_f32")["gemm_f32"]
+        integers = (m, n, k, k, n, n, plan.how, plan.high, plan.wide, part, part + 1)
+        program = driver.Program([driver.Call(kernel, (*((slot, 0) for slot in range(2, 7)), *((0, v) for v in integers)))], 7)
+        for slot, array in enumerate((a, b, c, work, left), 2):
+            program.bind(slot, array)
+        program.run()
+
+    take(who)
+    np.testing.assert_allclose(c, exact, **TOLERANCE["f32"])
+    c[:] = np.nan
+    for late in (0, 1, 2, 3):
+        take(late)
+    assert np.isnan(c).all()
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
@@ -138,7 +198,7 @@ def test_nothing_beyond_the_operands_is_touched(dtype):
             array = raw[need - count * t.itemsize:need].view(t)
             array[:] = 1
             return array
-        for m, n, k in [(1, 1, 1), (7, 5, 3), (9, 33, 17), (3, 100, 20), (150, 47, 70), (20, 9, 300)]:
+        for m, n, k in [(1, 1, 1), (7, 5, 3), (9, 33, 17), (15, 33, 9), (15, 17, 9), (3, 100, 20), (150, 47, 70), (20, 9, 300)]:
             a, b, c = at_the_end(m * k), at_the_end(k * n), at_the_end(m * n)
             for ta in (0, 1):
                 for tb in (0, 1):
@@ -195,11 +255,12 @@ def test_packed_operand(shape, trans_b, dtype):
         kernels = build([driver.fixed_sources()[name] for name in (f"pack_{dtype}", f"gemm_{dtype}")])
         plan = products.plan(dtype, m, n, k, k, b.shape[1], False, bool(trans_b), False, packed_b=True)
         work = np.zeros(plan.work, np.uint8)
-        whole = (m, n, k, k, b.shape[1], n, plan.how, 0, plan.extent)
+        whole = (m, n, k, k, b.shape[1], n, plan.how, plan.high, plan.wide, 0, 1)
         arrays = [(2, 0), (3, 0), (4, 0), (5, 0), (6, 0)]
+        null = (driver.ZERO_SLOT, 0)
         calls = [
             driver.Call(kernels[f"pack_{dtype}"], (arrays[1], arrays[4], *((0, v) for v in (n, k, b.shape[1], trans_b)))),
-            driver.Call(kernels[f"gemm_{dtype}"], (arrays[0], arrays[4], arrays[2], arrays[3], *((0, v) for v in whole))),
+            driver.Call(kernels[f"gemm_{dtype}"], (arrays[0], arrays[4], arrays[2], arrays[3], null, *((0, v) for v in whole))),
         ]
         program = driver.Program(calls, 7)
         for slot, array in enumerate((a, b, c, work, packed), 2):

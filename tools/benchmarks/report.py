@@ -26,9 +26,11 @@ The process is kept to as many cores as it may use threads, since XLA knows no o
 Every library is called from Python as its users call it; graphc, NumPy and PyTorch's products write into an array that
 is there (`out=`). OpenBLAS is called directly, with the kernels that suit the processor. `torch` is PyTorch's eager mode.
 
-The *peak* is the speed of a loop of multiply-adds that wait for nothing and touch no memory, on all cores in use, a
-thread on each, timed in turn with the competitors; *copying* is `np.copyto` through memory, as much of it as the case
-must read and write, in the same way: the arrays are four times the last-level cache, as STREAM has it.
+The *peak* is the speed of a loop of multiply-adds that wait for nothing and touch no memory, on one core, times the
+number of threads; *copying* is `np.copyto` through memory, as much of it as the case must read and write, a part on every
+core in use: the arrays are four times the last-level cache, as STREAM has it, and what stays in a cache is copied up to
+twice as fast. Both are timed in turn with the competitors, and a share is the median over the rounds like a ratio.
+
 Compile times are medians of fresh processes with caches of their own, which are empty at first. Memory is the most that
 a process needs for five steps, beyond what it had after steps with a single row of data: libraries, compiled code and
 one set of parameters are not counted. Both are measured with the largest number of threads."""

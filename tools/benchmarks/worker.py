@@ -143,7 +143,7 @@ def machine(request: dict[str, Any], answer: Answer) -> None:
     from .peers import PEERS
     from .yardsticks import Copy, peak_call
 
-    call, operations = peak_call(1)
+    call, operations = peak_call()
     values = 1 << 22
     copy, share = Copy(values).prepare(1)
     best: dict[str, float] = {}

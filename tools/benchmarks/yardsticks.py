@@ -89,23 +89,26 @@ def _multiply_add() -> tuple[Any, int, Any]:
     return kind(engine.get_function_address("peak")), 2 * lanes * chains, engine
 
 
-def peak_call(threads: int) -> tuple[Callable[[], Any], float]:
+def peak_call() -> tuple[Callable[[], Any], float]:
     """(a call, its float32 operations)"""
     function, operations, _ = _multiply_add()
-    call, turns = side_by_side([functools.partial(function, ITERATIONS, 0.5, 1.0)] * threads)
-    return call, float(operations) * ITERATIONS * threads * turns
+    return functools.partial(function, ITERATIONS, 0.5, 1.0), float(operations) * ITERATIONS
 
 
 @dataclass(frozen=True)
 class Peak:
-    """The arithmetic of a workload, as multiply-adds that wait for nothing, on every core in use."""
+    """The arithmetic of a workload, as multiply-adds that wait for nothing.
+
+    It is measured on one core; so many threads are held to as many times that. On all cores at once, one that another
+    program takes away would make the peak as low as it makes what is held against it.
+    """
 
     operations: float
     name: str = "peak"
 
     def prepare(self, threads: int) -> tuple[Callable[[], Any], float]:
-        call, done = peak_call(threads)
-        return call, self.operations / done
+        call, done = peak_call()
+        return call, self.operations / (done * threads)
 
 
 @functools.cache
