@@ -1,7 +1,9 @@
 """tools/bench: what it compares, measures and writes, and what it says when something is wrong."""
 import dataclasses
 import importlib.util
+import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -199,6 +201,39 @@ def test_figures_are_medians_of_ratios_within_a_round():
     figures = Figures.of([2.0, 40.0, 6.0], own=[2.0, 4.0, 1.0], ideal=[1.0, 10.0, 6.0])
     assert (figures.median, figures.ratio, figures.share) == (6.0, 6.0, 0.5)
     assert (figures.low, figures.high) == (4.0, 23.0)
+
+
+def test_rounds_that_do_not_count():
+    nan = float("nan")
+    figures = Figures.of([2.0, nan, 6.0, nan], own=[2.0, 4.0, nan, nan], ideal=[1.0, 10.0, 6.0, nan])
+    assert (figures.median, figures.ratio, figures.share, figures.left_out) == (4.0, 1.0, 0.75, 0.5)
+    assert Figures.of([2.0, nan], own=[nan, 1.0]).ratio is None
+
+
+@pytest.mark.parametrize("disturbed, rounds, counting", [
+    ([], 3, 3),                    # nothing is
+    ([1], 4, 3),                   # before the first block: it is tried in another round
+    ([2], 4, 3),                   # after it
+    (range(1, 100), 6, 6),         # always: then all count
+])  # fmt: skip
+def test_disturbed_blocks_do_not_count_and_others_are_tried(monkeypatch, disturbed, rounds, counting):
+    monkeypatch.setattr(measure, "rest", lambda: None)
+    asked = itertools.count(1)
+    times = measure.in_turns({"a": lambda: None, "b": lambda: None}, 0.0, True, (3, 3),
+                             lambda: next(asked) not in disturbed)
+    assert all(len(values) == rounds for values in times.values())
+    assert min(sum(not math.isnan(t) for t in values) for values in times.values()) == counting
+
+
+def test_cores_that_are_not_there_are_noticed(monkeypatch):
+    cores = yardsticks.Cores(2)
+    cores.alone = 1e-3
+    for taken, there in (([1.1e-3, 1.05e-3], True), ([1.1e-3, 2e-3], False), ([1.2e-3, 1.2e-3], False)):
+        left = list(taken)
+        monkeypatch.setattr(cores, "_seconds", lambda left=left: left.pop())
+        assert cores.all_there() is there
+    monkeypatch.setattr(cores, "_seconds", lambda: 0.5e-3)
+    assert cores.all_there() and cores.alone == 0.5e-3  # it was no core alone that was measured first
 
 
 def test_the_peak_counts_its_operations():

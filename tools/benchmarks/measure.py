@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,8 @@ BLOCK_SECONDS = 4e-3
 MOST_ROUNDS, FEWEST_ROUNDS = 41, 7
 REST_SLICE, REST_LIMIT = 2e-3, 0.25
 """Seconds: see `rest`."""
+PATIENCE = 2
+"""So many times as many rounds are tried where some are disturbed."""
 AGREEMENT_CALLS = 3
 """Calls before the outputs are compared: a training step's parameters then hold several updates."""
 
@@ -68,12 +71,15 @@ def rest() -> None:
 
 
 def in_turns(calls: Mapping[str, Callable[[], Any]], seconds: float, resting: bool = False,
-             rounds: Sequence[int] = (FEWEST_ROUNDS, MOST_ROUNDS)) -> dict[str, list[float]]:
+             rounds: Sequence[int] = (FEWEST_ROUNDS, MOST_ROUNDS),
+             undisturbed: Callable[[], bool] = lambda: True) -> dict[str, list[float]]:
     """Seconds a call, for each competitor one value a round, over about `seconds` in all.
 
     In a round everyone has a block, and the next round begins with another, so that what else happens on the machine
     hits all alike. Each block follows a call that is not timed, since the others have emptied the caches. `resting`:
-    each begins when the threads of the others are idle.
+    each begins when the threads of the others are idle. `undisturbed` is asked before and after a block: does the
+    machine do what it can? Where it did not, the value is NaN, and a block more is tried in another round; but where it
+    hardly ever does, all values count.
     """
     counts: dict[str, int] = {}
     total = 0.0
@@ -87,16 +93,26 @@ def in_turns(calls: Mapping[str, Callable[[], Any]], seconds: float, resting: bo
             rest()
             total += time.perf_counter() - begin
     fewest, most = rounds
+    wanted = max(fewest, min(most, int(seconds / total)))
     order = list(calls)
     times: dict[str, list[float]] = {name: [] for name in order}
-    for turn in range(max(fewest, min(most, int(seconds / total)))):
+    clean: dict[str, list[bool]] = {name: [] for name in order}
+    for turn in range(PATIENCE * wanted):
+        if turn >= wanted and min(map(sum, clean.values())) >= wanted:
+            break
         for place in range(len(order)):
             name = order[(place + turn) % len(order)]
             if resting:
                 rest()
+            before = undisturbed()
             calls[name]()
             times[name].append(_timed(calls[name], counts[name]))
-    return times
+            if resting:
+                rest()  # the competitor's own threads are no disturbance
+            clean[name].append(before and undisturbed())
+    if min(map(sum, clean.values())) < fewest:
+        return times
+    return {name: [t if c else math.nan for t, c in zip(times[name], clean[name], strict=True)] for name in order}
 
 
 def _timed(call: Callable[[], Any], count: int) -> float:

@@ -31,6 +31,10 @@ number of threads; *copying* is `np.copyto` through memory, as much of it as the
 core in use: the arrays are four times the last-level cache, as STREAM has it, and what stays in a cache is copied up to
 twice as fast. Both are timed in turn with the competitors, and a share is the median over the rounds like a ratio.
 
+A virtual machine may find two of its cores on one that is real, for a moment or for seconds: whatever takes several then
+gets what one gives. So with several threads multiply-adds run on all cores before and after each block, and where they
+take longer than on one core, by more than 15 %, the block does not count, whosever it is; others are tried instead.
+
 Compile times are medians of fresh processes with caches of their own, which are empty at first. Memory is the most that
 a process needs for five steps, beyond what it had after steps with a single row of data: libraries, compiled code and
 one set of parameters are not counted. Both are measured with the largest number of threads."""
@@ -102,6 +106,8 @@ def _line(case: Case, name: str, figures: Figures, show: Callable[[float], str])
     if figures.share is not None and yardstick is not None:
         cells.append(f"{100 * figures.share:3.0f} % of {yardstick.name}")
     cells += [f"{key} {_extra(key, value)}" for key, value in figures.extra.items()]
+    if figures.left_out:
+        cells.append(f"{100 * figures.left_out:.0f} % of the rounds disturbed")
     return cells
 
 

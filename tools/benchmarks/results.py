@@ -23,16 +23,25 @@ class Figures:
     share: float | None = None
     """The share that it reaches of the workload's yardstick, in the same way."""
     extra: dict[str, float] = field(default_factory=dict)
+    left_out: float = 0.0
+    """The part of the rounds in which the machine was disturbed, which do not count."""
 
     @classmethod
     def of(cls, values: Sequence[float], own: Sequence[float] | None = None,
            ideal: Sequence[float] | None = None) -> Figures:
-        """The figures of one value a round; `own` are graphc's, `ideal` the yardstick's, of the same rounds."""
-        low, median, high = (float(q) for q in np.quantile(values, (0.25, 0.5, 0.75)))
+        """The figures of one value a round, NaN where it does not count; `own` are graphc's, `ideal` the yardstick's, of
+        the same rounds."""
         array = np.asarray(values)
-        ratio = None if own is None else float(np.median(array / np.asarray(own)))
-        share = None if ideal is None else float(np.median(np.asarray(ideal) / array))
-        return cls(median, low, high, ratio, share)
+        low, median, high = (float(q) for q in np.nanquantile(array, (0.25, 0.5, 0.75)))
+        ratio = None if own is None else _median(array / np.asarray(own))
+        share = None if ideal is None else _median(np.asarray(ideal) / array)
+        return cls(median, low, high, ratio, share, left_out=float(np.isnan(array).mean()))
+
+
+def _median(values: np.ndarray[Any, Any]) -> float | None:
+    """The median of those that count; None if none does."""
+    counted = values[~np.isnan(values)]
+    return float(np.median(counted)) if counted.size else None
 
 
 @dataclass(frozen=True)

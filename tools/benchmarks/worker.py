@@ -32,7 +32,7 @@ def speed(request: dict[str, Any], answer: Answer) -> None:
 
 def one_speed(case: Any, threads: int, peers: list[str], seconds: float, rounds: tuple[int, int]) -> dict[str, Any]:
     """The Result of a case that is timed in turns."""
-    from . import measure
+    from . import measure, yardsticks
     from .results import Figures, Result, to_json
 
     workload = case.workload
@@ -60,7 +60,8 @@ def one_speed(case: Any, threads: int, peers: list[str], seconds: float, rounds:
     scale, yardstick = 0.0, workload.yardstick
     if yardstick is not None:
         calls[yardstick.name], scale = yardstick.prepare(threads)
-    times = measure.in_turns(calls, seconds, threads > 1, rounds)
+    undisturbed = yardsticks.Cores(threads).all_there if threads > 1 else lambda: True
+    times = measure.in_turns(calls, seconds, threads > 1, rounds, undisturbed)
     ideal = [t * scale for t in times.pop(yardstick.name)] if yardstick is not None else None
     figures = {name: Figures.of(values, None if name == ours else times[ours], ideal)
                for name, values in times.items()}

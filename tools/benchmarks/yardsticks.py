@@ -5,6 +5,8 @@ import ctypes
 import functools
 import itertools
 import os
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -109,6 +111,36 @@ class Peak:
     def prepare(self, threads: int) -> tuple[Callable[[], Any], float]:
         call, done = peak_call()
         return call, self.operations / (done * threads)
+
+
+class Cores:
+    """Are all cores there, each as fast as one alone? A virtual machine may find two of its own on one that is real, or
+    share one with another machine, for a moment or for seconds."""
+
+    SHORT = 100_000
+    """Iterations, about a third of a millisecond."""
+    SLACK = 1.15
+
+    def __init__(self, threads: int) -> None:
+        self.threads, self.together = threads, threading.Barrier(threads)
+        self.function, _, _ = _multiply_add()
+        self.alone = min(self._seconds() for _ in range(50))
+
+    def _seconds(self) -> float:
+        begin = time.perf_counter()
+        self.function(self.SHORT, 0.5, 1.0)
+        return time.perf_counter() - begin
+
+    def all_there(self) -> bool:
+        """Do multiply-adds on all of them at once take as long as on one?"""
+        def one() -> float:
+            self.together.wait()
+            return self._seconds()
+
+        futures = [_pool(self.threads).submit(one) for _ in range(self.threads)]
+        taken = [future.result() for future in futures]
+        self.alone = min(self.alone, *taken)
+        return max(taken) <= self.SLACK * self.alone
 
 
 @functools.cache
