@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate as totals
 from itertools import count, pairwise
 
 from . import blas, products
@@ -216,6 +217,9 @@ class Binder:
         number, offset = instruction.arrays[1]
         operand = Operand(number, offset.evaluate(self.sizes), t, n, k, ldb, bool(trans_b))
         frozen = self.packed is not None and program.buffers[number].kind == "param" and batch == 1
+        if (batch == threads == 1 and not frozen and operand not in panels
+                and products.is_turned(t, m, n, k, bool(trans_a), bool(trans_b), bool(accumulate))):
+            return self._turned(t, arguments, values, free)
         if frozen and m and n and k and not plan.how & products.USE_BLAS:
             assert self.packed is not None
             plan = planned(True)
@@ -254,6 +258,21 @@ class Binder:
                 calls.append(Call(self.addresses["fill_64", True], (shared, *start)))
             calls.append(Call(one, (*where, work, shared, *rest), bounds, own))
         return calls, needed
+
+    def _turned(self, t: str, arguments: list[Argument], values: list[int], free: int) -> tuple[list[Call], int]:
+        """A product by way of its transpose; see `products.is_turned`."""
+        m, n, k, lda, ldb, ldc, *_ = values
+        a, b, c = arguments
+        plan = products.plan(t, n, m, k, ldb, lda, False, False, False)
+        itemsize = products.ITEMSIZE[t]
+        lengths = [plan.work, n * m * itemsize, products.packed_size(t, 1, m) * itemsize]
+        *places, end = totals(map(_aligned, lengths), initial=free)
+        work, turned, panel = ((self.arena_slot, place) for place in places)
+        sizes = _integers([n, m, k, ldb, lda, m, plan.how, plan.high, plan.wide, 0, 1])
+        return [
+            Call(self.addresses[f"gemm_{t}", True], (b, a, turned, work, (ZERO_SLOT, 0), *sizes)),
+            Call(self.addresses[f"turn_{t}", True], (turned, c, panel, *_integers([m, n, ldc]))),
+        ], end - free
 
 
 def cut(extent: int, grain: int, parts: int) -> tuple[tuple[int, int], ...]:

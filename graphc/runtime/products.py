@@ -26,6 +26,7 @@ FEW_TILES = 3    # the same where the vectors of B lie across cache lines
 MANY_PANELS = 8  # over a block of A from which on it pays to pack it
 FEW_SETS_ROWS = 256  # of A, that stay in the second cache even where they fall on few of its sets
 LEAST_TILES, LEAST_PANELS = 4, 2  # of a block of C: what comes from far caches is used so often at least
+MOST_TURNED = 64  # rows of a C that is computed transposed; more pay for a B that is packed
 BLOCK_AFTER = 1 << 32  # times the block after the last that is left; see the kernel
 GROUP = 4        # tiles whose rows of a transposed A are packed together, so that whole cache lines are read
 
@@ -267,6 +268,24 @@ def pack_{t}(b, out, n, k, ldb, trans_b):
 '''
 
 
+_TURN = '''
+def turn_{t}(turned, c, work, m, n, ldc):
+    """C (m, n) from its transpose, whose rows lie next to each other. `work` is a panel of m steps."""
+    for j in range(0, n, {W}):
+        columns = fmin({W}, n - j)
+        pack_transposed(at(turned, j * m), m, m, columns, work)
+        for i in range(m):
+            row = at(work, i * {W})
+            to = at(c, i * ldc + j)
+            if columns == {W}:
+                for x in range({W}):
+                    to[x] = row[x]
+            else:
+                for x in range(columns):
+                    to[x] = row[x]
+'''
+
+
 def _words(t: str) -> dict[str, object]:
     """What the texts above depend on besides their sizes."""
     wide = tiles.lanes(ITEMSIZE[t])
@@ -295,6 +314,7 @@ def sources() -> list[KernelSource]:
             KernelSource(f"blas_{t}", _BLAS.format(**words), (*pointers[:3], "i64*", "i64*") + ("i64",) * 11),
             KernelSource(f"batch_{t}", _BATCH.format(**words), pointers + ("i64",) * 13),
             KernelSource(f"pack_{t}", _PACK.format(**words), (f"{t}*",) * 2 + ("i64",) * 4),
+            KernelSource(f"turn_{t}", _TURN.format(**words), (f"{t}*",) * 3 + ("i64",) * 3),
         ]
     return found
 
@@ -368,6 +388,16 @@ def plan(t: str, m: int, n: int, k: int, lda: int, ldb: int, trans_a: bool, tran
     return Plan(how, *_cut(m, n, high, wide), room * itemsize)
 
 
+def is_turned(t: str, m: int, n: int, k: int, trans_a: bool, trans_b: bool, accumulate: bool) -> bool:
+    """Is the transpose of C computed, and turned?
+
+    It is B @ A where both are transposed, and needs nothing packed. To pack B would take longer than to turn a C of few
+    rows; but they are more than a vector, or the tiles of B @ A are narrow.
+    """
+    few = tiles.lanes(ITEMSIZE[t]) < m <= MOST_TURNED and 2 * m <= k
+    return trans_a and trans_b and not accumulate and few and n >= tiles.most_rows()
+
+
 def _share(extent: int, grain: int, parts: int) -> int:
     """The length of one of at most so many parts of a range: a multiple of the grain."""
     return -(-extent // (grain * max(parts, 1))) * grain
@@ -381,4 +411,4 @@ def _cut(m: int, n: int, high: int, wide: int) -> tuple[int, int, int]:
 
 def kernels_of(t: str) -> tuple[str, ...]:
     """The kernels that a product of a type may need, whatever its sizes are."""
-    return f"gemm_{t}", f"blas_{t}", f"batch_{t}"
+    return f"gemm_{t}", f"blas_{t}", f"batch_{t}", f"turn_{t}"

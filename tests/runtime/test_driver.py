@@ -158,7 +158,7 @@ def test_programs_are_independent():
 def test_every_fixed_kernel_has_its_twin():
     # the driver's own, and those that a matrix product or a combination is made of when sizes are bound
     inner = {"run", "part", "share", "work"}
-    inner |= {n for n in fixed_sources() if n.split("_")[0] in ("gemm", "blas", "batch", "pack", "combine")}
+    inner |= {n for n in fixed_sources() if n.split("_")[0] in ("gemm", "blas", "batch", "pack", "turn", "combine")}
     products = {f"gemm_{b}{t}" for b in ("", "batch_") for t in ("f32", "f64")}
     assert set(fixed_sources()) == {*LIBRARY, *inner} - {"gemm_batch_f32", "gemm_batch_f64"}
     assert products <= LIBRARY.keys()

@@ -90,6 +90,31 @@ def test_threads(shape, threads):
     check("f32", *shape, threads=threads, accumulates=(1,))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(32, 512, 128), (17, 33, 34), (64, 8, 128), (19, 300, 700), (63, 97, 131)], ids=str)
+def test_the_transpose_of_c_is_computed_and_turned(dtype, shape, monkeypatch):
+    """Where both operands are transposed and C has few rows; to the same bits as with B packed."""
+    m, n, k = shape
+    assert products.is_turned(dtype, m, n, k, True, True, False)
+    check(dtype, *shape, pads=(0, 3))
+    a, b, c, _ = operands(dtype, m, n, k, 1, 1)
+    results = []
+    for turned in (True, False):
+        monkeypatch.setattr(products, "is_turned", lambda *_, turned=turned: turned)
+        run(dtype, [a, b, c], (m, n, k, m, k, n, 1, 1, 0))
+        results.append(c.tobytes())
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("shape, form", [
+    ((32, 256, 64), (True, False, False)), ((32, 256, 64), (False, True, False)), ((32, 256, 64), (True, True, True)),
+    ((65, 256, 512), (True, True, False)), ((32, 256, 63), (True, True, False)), ((32, 5, 64), (True, True, False)),
+    ((4, 256, 64), (True, True, False)),
+])  # fmt: skip
+def test_c_is_not_turned_where_that_costs_more(shape, form):
+    assert not products.is_turned("f32", *shape, *form)
+
+
 def test_every_way_is_taken():
     """The shapes above meet each choice of `plan`, so that none is left untested."""
     met = set()
