@@ -198,7 +198,11 @@ def blas_{t}(a, b, c, routines, unused, m, n, k, lda, ldb, ldc, how, high, wide,
     trans_a = how & {TRANSPOSED_A} != 0
     trans_b = how & {TRANSPOSED_B} != 0
     keep = select(how & {ACCUMULATE} != 0, {t}(1), {t}(0))
-    across = fmax(1, (n + wide - 1) // wide)
+    across = 1
+    if m == 0 or n == 0:
+        end = begin  # OpenBLAS complains of a matrix of nothing
+    else:
+        across = (n + wide - 1) // wide
     for number in range(begin, end):
         i = number // across * high
         j = number % across * wide

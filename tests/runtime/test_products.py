@@ -115,6 +115,14 @@ def test_c_is_not_turned_where_that_costs_more(shape, form):
     assert not products.is_turned("f32", *shape, *form)
 
 
+@pytest.mark.parametrize("m, n, batch", [(0, 1, ()), (0, 1, (3, 0, 5, 0)), (3, 0, ()), (3, 0, (2, 15, 0, 0))], ids=str)
+def test_a_product_of_nothing_is_silent(m, n, batch, capfd):
+    a, b, c, _ = operands("f32", m, n, 5, 1, 1)
+    for threads in (1, 2):
+        run("f32", [np.tile(a.ravel(), 3), np.tile(b.ravel(), 3), c], (m, n, 5, m, 5, n, 1, 1, 0), threads=threads, batch=batch)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_every_way_is_taken():
     """The shapes above meet each choice of `plan`, so that none is left untested."""
     met = set()
