@@ -10,6 +10,7 @@ Nothing waits for a process that has not started yet, or has died: this one does
 """
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import subprocess
@@ -51,9 +52,13 @@ def compile_all(jobs: Iterable[Job], keep: Keep) -> None:
             keep(symbol, code)
 
     finishers, others = _processes([len(job[0]) for job in waiting])
-    workers = [_Worker(jit.object_code, halves.get, done) for _ in range(finishers)]
-    workers += [_Worker(jit.compile_source, lambda: _first(waiting), done) for _ in range(others)]
+    workers: list[_Worker] = []
     try:
+        with contextlib.suppress(OSError):  # the system has no process to give: those that there are will do
+            for _ in range(finishers):
+                workers.append(_Worker(jit.object_code, halves.get, done))
+            for _ in range(others):
+                workers.append(_Worker(jit.compile_source, lambda: _first(waiting), done))
         with no_collection():
             while (job := _first(waiting)) is not None:
                 source, name, signature, symbol = job

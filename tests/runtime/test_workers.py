@@ -186,3 +186,22 @@ def test_an_error_of_who_keeps_ends_the_processes(monkeypatch):
     with pytest.raises(OSError, match="the disk is full"):
         compile_all([job(i) for i in range(6)], full)
     assert all(worker._process.returncode is not None for worker in started)
+
+
+@pytest.mark.parametrize("given", [0, 1])
+def test_a_system_without_a_process_to_give(monkeypatch, given):
+    """What was started ends, and everything is compiled."""
+    started, popen = [], workers.subprocess.Popen
+
+    def scarce(*arguments, **options):
+        if len(started) == given:
+            raise BlockingIOError("Resource temporarily unavailable")
+        started.append(popen(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(workers.subprocess, "Popen", scarce)
+    monkeypatch.setattr(workers, "_processes", lambda lengths: (1, 2))
+    found = compiled([job(1), job(2), job(3)])
+    assert {symbol: run(code, symbol) for symbol, code in found.items()} == {
+        f"symbol_of_add_{c}": [c] * 3 for c in (1, 2, 3)}
+    assert len(started) == given and all(process.poll() is not None for process in started)
