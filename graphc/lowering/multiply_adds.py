@@ -23,12 +23,10 @@ LEAST = {f32: 2.0**-100, f64: 2.0**-960}
 
 def multiply_adds(kernel: Kernel) -> Kernel:
     """The kernel with numbers in the sums that they multiply."""
-    readers: Counter[Scalar] = Counter()
-    seen: dict[Scalar, None] = {}
-    for item in walk(kernel.body):
-        for expression in expressions(item):
-            readers[expression] += 1
-            sc.fold(expression, lambda e, _: readers.update(e.args), seen)
+    stated = [expression for item in walk(kernel.body) for expression in expressions(item)]
+    readers = Counter(stated)
+    for expression in sc.distinct(stated):
+        readers.update(expression.args)
 
     def changed(expression: Scalar) -> Scalar:
         return sc.fold(expression, lambda e, args: _absorbed(Scalar(e.op, args, e.dtype, e.value), e, readers))
@@ -41,7 +39,7 @@ def _absorbed(product: Scalar, before: Scalar, readers: Counter[Scalar]) -> Scal
 
     before: what the expression was, as `readers` knows it.
     """
-    if product.op == "mul" and product.dtype.is_float:
+    if product.op == "mul":
         for k, number in enumerate(product.args):
             if number.op == "const" and 0 < abs(number.value) < 1 and abs(frexp(number.value)[0]) == 0.5:
                 found = _multiplied(product.args[1 - k], before.args[1 - k], number.value, readers, FARTHEST)
