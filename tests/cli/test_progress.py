@@ -28,6 +28,7 @@ def seen(monkeypatch):
 
     def make(terminal, patience=0.0):
         stream = Stream(terminal)
+        monkeypatch.setenv("TERM", "xterm")  # on a dumb terminal there is no bar, wherever the tests run
         monkeypatch.setattr(sys, "stderr", stream)
         monkeypatch.setattr(screen, "PATIENCE", patience)
         monkeypatch.setattr(screen, "console",
