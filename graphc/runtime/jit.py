@@ -33,6 +33,7 @@ from graphc.codegen.host import host_cpu, vector_bytes
 from graphc.codegen.primitives import LOOP_NOTES
 from graphc.codegen.vecmath import lanes
 from graphc.errors import RuntimeFault
+from graphc.runtime import ordering
 from graphc.runtime.collector import no_collection
 
 Signature = tuple[str, ...]
@@ -114,8 +115,11 @@ def _numba_ir(source: str, name: str, signature: Signature, namespace: Namespace
 
 
 def _entry(symbol: str, function: str, signature: Signature) -> str:
-    """IR text of the exported function: unpack the arguments and call the kernel."""
-    lines = [f"define void @{symbol}(ptr noalias %args) nounwind {{", "  %result = alloca ptr",
+    """IR text of the exported function: unpack the arguments and call the kernel.
+
+    The stack is aligned for whole vectors: LLVM does not care where those lie that registers have no room for.
+    """
+    lines = [f"define void @{symbol}(ptr noalias %args) nounwind alignstack({vector_bytes()}) {{", "  %result = alloca ptr",
              "  %error = alloca ptr"]
     # Numba passes two places of its own first, for a result and for an exception.
     passed = ["ptr %result", "ptr %error"]
@@ -144,8 +148,7 @@ def _optimised(modules: Modules, symbol: str) -> llvm.ModuleRef:
     options.slp_vectorization = True
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
-    _link_definitions(module)
-    return module
+    return _with_definitions(module)
 
 
 def _noted(text: str) -> str:
@@ -179,20 +182,22 @@ def _many_registers() -> bool:
     return vector_bytes() == 64 or platform.machine().lower() in ("arm64", "aarch64")
 
 
-def _link_definitions(module: llvm.ModuleRef) -> None:
-    """Give a module the functions that its words refer to; they are finished, so this comes after optimising."""
+def _with_definitions(module: llvm.ModuleRef) -> llvm.ModuleRef:
+    """A module with the functions that its words refer to; these are finished, so this comes after optimising."""
     missing = [f.name for f in module.functions if f.is_declaration]
     finished, inlined = ([name for name in missing if name.startswith(words.PREFIX)] for words in (tiles, lanes))
-    if finished:
-        module.link_in(llvm.parse_assembly(tiles.definitions(finished)))
-        for function in module.functions:
-            if function.name in finished:
-                function.linkage = "internal"
     if inlined:
         module.link_in(llvm.parse_assembly(lanes.definitions(inlined)))
         passes = llvm.create_new_module_pass_manager()
         passes.add_always_inliner_pass()
         passes.run(module, llvm.create_pass_builder(_target_machine(), llvm.create_pipeline_tuning_options()))
+    module = llvm.parse_assembly(ordering.ordered(str(module)))
+    if finished:
+        module.link_in(llvm.parse_assembly(tiles.definitions(finished)))
+        for function in module.functions:
+            if function.name in finished:
+                function.linkage = "internal"
+    return module
 
 
 # ----------------------------------------------------------------------------------------------------------- load
@@ -262,7 +267,7 @@ VOCABULARY = ("graphc.codegen.primitives", "graphc.codegen.tiles", "graphc.codeg
 """The modules whose words kernels use: each offers `jit_namespace()` and `numpy_namespace()`."""
 
 
-COMPILER = ("graphc.runtime.numba_ir", "graphc.runtime.numba_range", __name__)
+COMPILER = ("graphc.runtime.numba_ir", "graphc.runtime.numba_range", "graphc.runtime.ordering", __name__)
 """The modules that turn a kernel's text into machine code."""
 
 
