@@ -191,7 +191,9 @@ def _with_definitions(module: llvm.ModuleRef) -> llvm.ModuleRef:
         passes = llvm.create_new_module_pass_manager()
         passes.add_always_inliner_pass()
         passes.run(module, llvm.create_pass_builder(_target_machine(), llvm.create_pipeline_tuning_options()))
-    module = llvm.parse_assembly(ordering.ordered(str(module)))
+    text = str(module)
+    if (better := ordering.ordered(text)) != text:
+        module = llvm.parse_assembly(better)
     if finished:
         module.link_in(llvm.parse_assembly(tiles.definitions(finished)))
         for function in module.functions:
