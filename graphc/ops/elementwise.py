@@ -111,14 +111,6 @@ def _number(value: float, like: Scalar) -> Scalar:
     return sc.const(value, like.dtype)
 
 
-def _sigmoid(x: Scalar) -> Scalar:
-    # 1/(1 + e^-x) overflows at -89 in float32; with t = e^-|x| ≤ 1 nothing does
-    t = _apply("exp", _apply("neg", _apply("abs", x)))
-    one = _number(1, x)
-    above = _apply("where", _apply("greater_equal", x, _number(0, x)), one, t)
-    return _apply("div", above, _apply("add", one, t))
-
-
 def _softplus(x: Scalar) -> Scalar:
     # log(1 + e^x) = max(x, 0) + log1p(e^-|x|)
     t = _apply("exp", _apply("neg", _apply("abs", x)))
@@ -168,8 +160,8 @@ def _random_bits(key: Any, counter: Any) -> sp.Basic:
 
 
 def _sigmoid_np(x: np.ndarray) -> np.ndarray:
-    half = np.asarray(x).dtype.type(0.5)
-    return half + half * np.tanh(half * x)
+    # e^min(x, 0)/(1 + e^-|x|): constants are folded with it, so it keeps its digits far below 0
+    return np.exp(np.minimum(x, np.zeros_like(x))) / (np.ones_like(x) + np.exp(-np.abs(x)))
 
 
 def _erf_np(x: np.ndarray) -> np.ndarray:
@@ -520,11 +512,11 @@ _TABLE: tuple[Elementwise, ...] = (
     Elementwise(
         name="sigmoid",
         math=lambda x: 1 / (1 + sp.exp(-x)),
-        eval=_sigmoid,
         oracle=_sigmoid_np,
         samples=_ONE,
         latex="\\sigma({0})",
         floats_only=True,
+        primitive=True,
     ),
     Elementwise(
         name="softplus",
@@ -540,7 +532,7 @@ _TABLE: tuple[Elementwise, ...] = (
     Elementwise(
         name="silu",
         math=lambda x: x / (1 + sp.exp(-x)),
-        eval=lambda x: _apply("mul", x, _sigmoid(x)),
+        eval=lambda x: _apply("mul", x, _apply("sigmoid", x)),
         oracle=lambda x: x * _sigmoid_np(x),
         samples=_ONE,
         latex="\\mathrm{{SiLU}}({0})",
