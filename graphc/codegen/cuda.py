@@ -148,8 +148,5 @@ class _CudaPrinter(Printer):
     def expression(self, e: Scalar, args: list[tuple[str, int]]) -> tuple[str, int]:
         """As on the CPU, but for what CUDA has no function for."""
         if e.op == "sigmoid":
-            return (
-                f"({e.dtype}(1) / ({e.dtype}(1) + exp(-{args[0][0] if args[0][1] == ATOM else f'({args[0][0]})'})))",
-                ATOM,
-            )
+            return f"sigmoid_{e.dtype}({args[0][0]})", ATOM
         return super().expression(e, args)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import keyword
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 from ..graph import scalar as sc
@@ -16,7 +17,21 @@ from ..graph.dtype import DType, bool_
 from ..graph.formula import Affine
 from ..graph.scalar import Scalar
 from ..graph.size import Size, size
-from ..lowering.ir import Accumulate, Arg, Assign, Kernel, Load, Loop, Note, Position, Statement, Store, leaves, loops
+from ..lowering.ir import (
+    Accumulate,
+    Arg,
+    Assign,
+    Kernel,
+    Load,
+    Loop,
+    Note,
+    Position,
+    Statement,
+    Store,
+    leaves,
+    loops,
+    walk,
+)
 from . import vecmath
 
 _INFIX = {
@@ -217,20 +232,13 @@ class Printer:
     # -- expressions --------------------------------------------------------------------------------------------
     def shared(self, expression: Scalar, depth: int) -> str:
         """An expression, its repeated parts computed once into temporaries."""
-        counts: dict[Scalar, int] = {}
-        order: list[Scalar] = []
-
-        def count(e: Scalar, _: tuple[None, ...]) -> None:
-            order.append(e)
-            for a in e.args:
-                counts[a] = counts.get(a, 0) + 1
-
-        sc.fold(expression, count)
+        order = list(sc.distinct([expression]))
+        counts = Counter(a for e in order for a in e.args)
         texts: dict[Scalar, tuple[str, int]] = {}
         for e in order:
             text, strength = self.expression(e, [texts[a] for a in e.args])
             long = len(text) > LONGEST and e is not expression
-            if (counts.get(e, 0) > 1 or long) and e.op not in ("const", "local", "size", "index"):
+            if (counts[e] > 1 or long) and e.op not in ("const", "local", "size", "index"):
                 name = f"t{self.temporaries}"
                 self.temporaries += 1
                 self.line(f"{name} = {text}", depth)
@@ -336,19 +344,8 @@ def _bracket(part: tuple[str, int]) -> str:
 
 def _locals_used(items: list[Statement]) -> set[str]:
     found: set[str] = set()
-
-    def visit(e: Scalar, _: tuple[None, ...]) -> None:
-        if e.op == "local":
-            found.add(e.value)
-
-    for item in items:
-        if isinstance(item, Loop):
-            found |= _locals_used(item.before) | _locals_used(item.body) | _locals_used(item.after)
-        elif not isinstance(item, Note):
-            sc.fold(item.expression, visit)
-            if isinstance(item, Store):
-                for lookup in item.lookups:
-                    sc.fold(lookup, visit)
-            if isinstance(item, (Arg, Accumulate)):
-                found |= {item.best, item.place} if isinstance(item, Arg) else {item.local}
+    for item in walk(items):
+        found |= {e.value for e in leaves(item) if e.op == "local"}
+        if isinstance(item, (Arg, Accumulate)):
+            found |= {item.best, item.place} if isinstance(item, Arg) else {item.local}
     return found

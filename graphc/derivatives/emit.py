@@ -100,9 +100,7 @@ def _select_at_lookup(clause: Clause, kind: TensorType) -> tuple[Clause, tuple[i
 
 
 def _has_index(body: Scalar) -> bool:
-    found: list[bool] = []
-    sc.fold(body, lambda e, _: found.append(True) if e.op == "index" else None)
-    return bool(found)
+    return any(e.op == "index" for e in sc.distinct([body]))
 
 
 def _is_injective(clause: Clause) -> bool:

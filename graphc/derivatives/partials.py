@@ -20,7 +20,8 @@ from ..graph import scalar as sc
 from ..graph import text
 from ..graph.dtype import DType
 from ..graph.scalar import Scalar
-from ..ops.elementwise import ROWS, Elementwise
+from ..ops.elementwise import ROWS
+from ..ops.elementwise.row import Elementwise
 from ..symbolic import bridge
 from ..symbolic.bridge import from_sympy
 from ..symbolic.lazy import sp

@@ -14,10 +14,10 @@ from ..graph.dtype import Annotation, DType
 from ..graph.graph import Graph, Variable
 from ..graph.node import Node, TensorType
 from ..graph.size import Size, parse, size
-from .functions import _shape
 from .init import Constant, resolve, zeros
 from .mistakes import explained
 from .settle import settle
+from .shape import shape_of
 from .tensor import Tensor, fail, lift
 from .trace import Declaration, Trace, active, caller, check_name, current
 
@@ -117,7 +117,7 @@ def _declare(
     try:
         check_name("parameter" if kind == "param" else kind, name)
         full_name = trace.full_name(name)
-        sizes = _shape(shape)
+        sizes = shape_of(shape)
         if kind == "param" and any(s.constant is None for s in sizes):
             raise TraceError(
                 f"the parameter {full_name!r} has the symbolic shape ({', '.join(map(str, sizes))})",

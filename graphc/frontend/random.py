@@ -17,8 +17,10 @@ from ..graph.dtype import DType, bool_, f32, i64
 from ..graph.node import Node, TensorType
 from ..graph.size import Size, SizeLike
 from ..ops.random import COUNTER
-from . import functions as fn
+from .create import full
+from .elementwise import cos, log, sqrt, where
 from .model import state
+from .shape import shape_of
 from .tensor import Tensor, Value, cast, elementwise, fail, is_weak, lift, record
 from .trace import current, scope
 
@@ -33,7 +35,7 @@ def uniform(shape: Shape = (), low: Value = 0.0, high: Value = 1.0, dtype: DType
     if kind is None:
         return Tensor(None)
     digits = 24 if kind is f32 else 53
-    whole = cast(elementwise("right_shift", _bits(fn._shape(shape)), 64 - digits), kind)
+    whole = cast(elementwise("right_shift", _bits(shape_of(shape)), 64 - digits), kind)
     unit = (whole + 2.0 ** (digits - 1)) * 2.0**-digits
     if is_weak(low) and is_weak(high) and (low, high) == (0, 1):
         return unit
@@ -49,8 +51,8 @@ def normal(shape: Shape = (), mean: Value = 0.0, std: Value = 1.0, dtype: DType 
     """
     if (kind := _float("normal", dtype)) is None:
         return Tensor(None)
-    radius = fn.sqrt(-2.0 * fn.log(1.0 - uniform(shape, dtype=kind)))
-    z = radius * fn.cos(2 * np.pi * uniform(shape, dtype=kind))
+    radius = sqrt(-2.0 * log(1.0 - uniform(shape, dtype=kind)))
+    z = radius * cos(2 * np.pi * uniform(shape, dtype=kind))
     if is_weak(mean) and is_weak(std) and (mean, std) == (0, 1):
         return z
     return lift(mean, kind) + lift(std, kind) * z
@@ -61,7 +63,7 @@ def bernoulli(p: Value, shape: Shape | None = None) -> Tensor:
     if is_weak(p):
         if not isinstance(p, (int, float)) or not 0 <= p <= 1:
             return fail(TraceError(f"bernoulli: {p!r} is no probability", how="a number from 0 to 1"))
-        sizes = fn._shape(() if shape is None else shape)
+        sizes = shape_of(() if shape is None else shape)
         return _below(_bits(sizes), float(p), sizes)
     chance = lift(p)
     if chance.broken:
@@ -86,7 +88,7 @@ def dropout(x: Value, rate: float = 0.5) -> Tensor:
     with scope("dropout"):
         shape = tensor.node.shape
         dropped = _below(_bits(shape), float(rate), shape)
-        return fn.where(training(), fn.where(dropped, 0.0, tensor * (1 / (1 - rate))), tensor)
+        return where(training(), where(dropped, 0.0, tensor * (1 / (1 - rate))), tensor)
 
 
 def training() -> Tensor:
@@ -109,7 +111,7 @@ def _float(name: str, dtype: DType | None) -> DType | None:
 def _below(bits: Tensor, p: float, shape: tuple[Size, ...]) -> Tensor:
     """Where 64 random bits, read as a signed number, are among the lowest: of all that there are, the share p."""
     bound = round(p * 2**64) - 2**63
-    return bits < bound if bound < 2**63 else fn.full(shape, True, bool_)
+    return bits < bound if bound < 2**63 else full(shape, True, bool_)
 
 
 # -- bits ------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from ..ops import build
 from ..ops.row import Fit
 from ..ops.scan import Scan
 from ..ops.segments import MOST_BYTES, kept_bytes, segmented
-from . import functions
+from .elementwise import where
 from .nest import Nest, flatten
 from .tensor import Tensor, Value, elementwise, fail, lift, record
 from .trace import Trace, caller, current
@@ -187,7 +187,7 @@ class _Loop:
         self.fit.same(batch, new.shape[0], message, how=how)
         condition = Tensor(self._noted(build.reshape(active, (batch, *(size(1) for _ in new.shape[1:])))))
         other: Value = Tensor(old) if old is not None else Tensor(build.full(0, new.shape, new.dtype))
-        (held,) = _known([functions.where(condition, Tensor(new), other)])
+        (held,) = _known([where(condition, Tensor(new), other)])
         return held
 
     def _loop(

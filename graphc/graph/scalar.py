@@ -10,7 +10,7 @@ and `size` (a size as a number). Inner expressions carry the name of an elementw
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -71,33 +71,33 @@ def fold(
 ) -> Any:
     """Bottom-up: visit(expression, results of its arguments), each distinct expression once."""
     memo = {} if memo is None else memo
-    stack = [expression]  # explicit, since a chain of operations may be longer than Python's stack
-    while stack:
-        e = stack.pop()
-        if e in memo:
-            continue
-        if waiting := [a for a in e.args if a not in memo]:
-            stack.append(e)
-            stack.extend(waiting)
-        else:
-            memo[e] = visit(e, tuple([memo[a] for a in e.args]))
+    for e in _bottom_up((expression,), memo):
+        memo[e] = visit(e, tuple([memo[a] for a in e.args]))
     return memo[expression]
 
 
 def distinct(expressions: Iterable[Scalar]) -> Iterable[Scalar]:
     """What expressions hold, each once, the arguments of one before it."""
     found: dict[Scalar, None] = {}
-    stack = [*expressions][::-1]
-    while stack:
-        e = stack.pop()
-        if e in found:
-            continue
-        if waiting := [a for a in e.args if a not in found]:
-            stack.append(e)
-            stack.extend(waiting)
-        else:
-            found[e] = None
+    for e in _bottom_up(expressions, found):
+        found[e] = None
     return found
+
+
+def _bottom_up(expressions: Iterable[Scalar], known: Mapping[Scalar, Any]) -> Iterator[Scalar]:
+    """What expressions hold and is not known, arguments first. Who takes one makes it known before asking for the next."""
+    stack = [*expressions][::-1]  # explicit, since a chain of operations may be longer than Python's stack
+    while stack:
+        e = stack[-1]
+        waiting = False
+        for a in e.args:
+            if a not in known:
+                stack.append(a)
+                waiting = True
+        if not waiting:
+            stack.pop()
+            if e not in known:
+                yield e
 
 
 def rebuild(expression: Scalar, leaf: Callable[[Scalar], Scalar | None]) -> Scalar:

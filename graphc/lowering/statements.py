@@ -70,17 +70,7 @@ class Statement:
     @cached_property
     def accesses(self) -> list[Access]:
         """Every stored element that the statement reads, each once."""
-        found: dict[Access, None] = {}
-
-        def visit(e: Scalar, _: tuple[None, ...]) -> None:
-            if e.op == "access":
-                found.setdefault(e.value)
-
-        memo: dict[Scalar, None] = {}
-        sc.fold(self.body, visit, memo)
-        for lookup in self.write_lookups:
-            sc.fold(lookup, visit, memo)
-        return list(found)
+        return list(dict.fromkeys(e.value for e in sc.distinct([self.body, *self.write_lookups]) if e.op == "access"))
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import TraceError
-from ..frontend.functions import broadcast_to, relu, sigmoid, split, tanh
+from ..frontend.elementwise import relu, sigmoid, tanh
 from ..frontend.model import param
+from ..frontend.shape import broadcast_to, split
 from ..frontend.tensor import Tensor, fail, same_size, term
 from ..frontend.trace import scope
 

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from ..errors import TraceError
-from ..frontend.functions import (
-    abs,
-    expand_dims,
-    log,
-    log_softmax,
-    mean,
-    relu,
-    reshape,
-    softplus,
-    square,
-    sum,
-    take_along_axis,
-    where,
-)
+from ..frontend.elementwise import abs, log, relu, softplus, square, where
+from ..frontend.index import take_along_axis
+from ..frontend.normalise import log_softmax
+from ..frontend.reduce import mean, sum
+from ..frontend.shape import expand_dims, reshape
 from ..frontend.tensor import Tensor, Value, fail, lift
 from ..frontend.trace import scope
 

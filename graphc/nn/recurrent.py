@@ -26,10 +26,11 @@ from dataclasses import dataclass, fields
 from typing import Any, TypedDict, Unpack
 
 from ..errors import TraceError
-from ..frontend.functions import broadcast_to, concat, zeros
+from ..frontend.create import zeros
 from ..frontend.model import param
 from ..frontend.random import dropout
 from ..frontend.scan import scan
+from ..frontend.shape import broadcast_to, concat
 from ..frontend.tensor import Tensor, Value, fail
 from ..frontend.trace import scope
 from .cells import Cell, Kind, State, Weights, chosen, fitting, gru_kind, lstm_kind, natural, public, rnn_kind

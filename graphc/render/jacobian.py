@@ -17,7 +17,7 @@ from ..graph.node import Node
 from ..graph.size import size
 from ..ops.build import is_elementwise
 from ..ops.contract import split_spec
-from ..ops.elementwise import Elementwise
+from ..ops.elementwise.row import Elementwise
 from ..ops.table import row_of
 from ..pipeline import local_derivative
 from .local import plain_text

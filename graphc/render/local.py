@@ -12,7 +12,7 @@ from ..graph.node import Node
 from ..graph.size import product
 from ..ops.build import is_elementwise
 from ..ops.contract import split_spec
-from ..ops.elementwise import Elementwise
+from ..ops.elementwise.row import Elementwise
 from ..ops.table import row_of
 from ..pipeline import local_derivative
 from .notation import Printer, as_product, number_text, size_text, summed_axes

@@ -31,10 +31,12 @@ MOST_BINDINGS = 32  # distinct shapes of inputs that a program stays bound to
 
 @dataclass(frozen=True)
 class Context:
-    """What the programs of an entry share: the inputs as declared, a way to run, memory, the arrays that live on."""
+    """What the programs of an entry share: the inputs as declared, which of them each output needs, a way to run, memory,
+    the arrays that live on."""
 
     name: str
     declared: Mapping[str, Declared]
+    needs: Mapping[str, frozenset[str]]
     executor: Executor
     constants: Mapping[str, Array]
     params: Parameters
@@ -316,7 +318,7 @@ class Call:
         spans: list[tuple[int, int, str]] = []
         for name, array in out.items():
             if name not in known:
-                raise unknown("output", name, sorted({n.removeprefix("grad:") for n in known}))
+                raise self._no_result(name, sorted({n.removeprefix("grad:") for n in known}), inputs)
             result = known[name]
             wrong = []
             if array.shape != result.shape or array.dtype != result.dtype:
@@ -349,6 +351,19 @@ class Call:
                         how="pass an array of its own",
                     )
         return checked
+
+    def _no_result(self, name: str, known: list[str], inputs: Mapping[str, Any]) -> GraphcError:
+        """The error for a name in `out` that no result of this program has."""
+        needs = self.context.needs.get(name)
+        if needs is None:
+            return unknown("output", name, known)
+        lacking = [f"{n}=…" for n in self.context.declared if n in needs - inputs.keys()]
+        return InputError(
+            f"out= has an array for the output {name!r}, which this call does not compute",
+            how=f"it needs more inputs: pass {', '.join(lacking)}"
+            if lacking
+            else f"ask for it: outputs={[n for n in self.context.needs if n in self._blank or n == name]}",
+        )
 
 
 def _span(array: Array) -> Span:

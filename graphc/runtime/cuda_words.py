@@ -8,6 +8,7 @@ argument's own type. Beside them a kernel may use
 | `cuda` | numba.cuda |
 | `BLOCK` | threads of a block |
 | `BLOCKS`, `blocks(n)` | the most blocks of a launch; how many a launch of n threads has |
+| `sigmoid_f32(x)`, `sigmoid_f64(x)` | 1/(1 + e^−x), which libdevice has not |
 | `block_sum_f32(x)`, … | the x of a block's threads put together, pair by pair: always in one order |
 | `TILE`, `PADDED` | rows and columns of the tiles of a matrix product; columns with one more, against bank conflicts |
 
@@ -118,6 +119,13 @@ def rmul(a, b):
     return a * b
 '''
 
+# e^−|x| never overflows: a result far below 0 is as small as the format goes, and not 1/∞
+_SIGMOID = '''
+def sigmoid_{t}(x):
+    e = exp(-fabs(x))
+    return ({t}(1) if x >= 0 else e) / ({t}(1) + e)
+'''
+
 _BLOCKS = '''
 def blocks(threads):
     return min(max(1, (threads + BLOCK - 1) // BLOCK), BLOCKS)
@@ -144,7 +152,8 @@ _STEPS = {"sum": "radd", "prod": "rmul", "max": "rmax", "min": "rmin"}
 _TYPES = ("f32", "f64", "i32", "i64")
 _MATH = ("exp", "exp2", "expm1", "log", "log2", "log1p", "tanh", "erf", "sin", "cos", "sqrt", "pow", "isnan", "fabs", "floor")
 
-_OF_BLOCKS = _BLOCKS + "".join(_IN_BLOCK.format(reduce=r, t=t, step=step) for r, step in _STEPS.items() for t in _TYPES)
+_OWN = "".join(_SIGMOID.format(t=t) for t in ("f32", "f64")) + _BLOCKS
+_OWN += "".join(_IN_BLOCK.format(reduce=r, t=t, step=step) for r, step in _STEPS.items() for t in _TYPES)
 
 
 def _namespace() -> Namespace:
@@ -154,7 +163,7 @@ def _namespace() -> Namespace:
     words = _constants() | primitives.numpy_namespace() | vecmath.numpy_namespace() | randomness.numpy_namespace()
     words["shared"] = _simulated_shared(words)
     # The simulator binds `cuda` anew in a kernel's own names, so what uses it must share them.
-    _define(_OF_BLOCKS, "words of blocks", words)
+    _define(_OWN, "words of CUDA", words)
     return words
 
 
@@ -185,7 +194,7 @@ def _device_words() -> Namespace:
     words = _constants() | {name: getattr(math, name) for name in _MATH}
     words |= {t: getattr(types, _NUMBA[t]) for t in _TYPES} | {"bool_": types.boolean}
     known = set(words)
-    _define(_CHOICES + randomness.TEXT + _OF_BLOCKS, "words", words)
+    _define(_CHOICES + randomness.TEXT + _OWN, "words", words)
     for name in words.keys() - known - {"__builtins__"}:
         # written into the kernel before it is typed: a function called would be compiled for the device that is there,
         # and PTX is made where there is none

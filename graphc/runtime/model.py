@@ -45,7 +45,7 @@ class Entry:
         self.name, self.signature = name, signature
         self._programs = programs
         self._declared = {d.name: d for d in signature.inputs}
-        self._context = Context(name, self._declared, executor, constants, params, states, arena)
+        self._context = Context(name, self._declared, signature.needs, executor, constants, params, states, arena)
         self._calls: dict[tuple[str, frozenset[str]], Call] = {}
         self._chosen: dict[tuple[Any, ...], tuple[Call, tuple[str, ...] | None]] = {}
 

@@ -18,9 +18,10 @@ from math import log
 from operator import add
 
 from ..errors import ModelError
-from ..frontend.functions import cast, expm1, grad, minimum, sqrt, square
-from ..frontend.functions import sum as total
+from ..frontend.elementwise import cast, expm1, minimum, sqrt, square
+from ..frontend.grad import grad
 from ..frontend.model import state, update
+from ..frontend.reduce import sum as total
 from ..frontend.tensor import Tensor
 from ..frontend.trace import scope
 from ..graph.dtype import i64

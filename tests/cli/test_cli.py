@@ -196,6 +196,15 @@ def test_resuming_goes_on_with_the_settings_of_the_checkpoint(line, run):
     assert facts["settings"]["lr"] == 0.5 and facts["settings"]["seed"] == 3 and len(facts["history"]) == 6
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as Python begins with it: a shell's background job inherits that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_while_training_leaves_a_checkpoint_to_resume(line, run):
     ok(run("train", "line.py", "--epochs", 30, "-o", "whole", "--no-plot"))
     path = line / "build" / "line.checkpoint.safetensors"

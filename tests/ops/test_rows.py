@@ -1,8 +1,10 @@
 """Every row of the table against its oracle: values compiled and interpreted, derivatives by differences, the text it prints."""
 from __future__ import annotations
 
+import mpmath
 import numpy as np
 import pytest
+import sympy as sp
 
 import graphc as gc
 from graphc.errors import SourceLine
@@ -151,6 +153,19 @@ def test_floats_at_the_edge_are_those_of_numpy():
         different = ~np.isclose(got[n], want, rtol=1e-13, atol=1e-15, equal_nan=True)
         wrong += [f"{n}{tuple(pairs[i])} is {got[n][i]}, NumPy {want[i]}" for i in np.flatnonzero(different)]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", ["expm1", "log1p", "tanh", "sigmoid", "softplus", "silu", "gelu"])
+def test_oracles_keep_their_digits(name):
+    """Far from zero too, against 400-digit arithmetic: operations on constants are done by them."""
+    row = ELEMENTWISE[name]
+    exactly = sp.lambdify(row.symbols, row.expression, "mpmath")
+    x = np.array([-700, -300, -37, -20, -5, -1, -1e-3, -1e-9, 1e-9, 1e-3, 1, 5, 20, 37, 300, 700])
+    x = x[(x > -1) | (name != "log1p")]
+    x = x[(x > -37.5) | (name != "gelu")]  # below, the result is no normal number
+    with mpmath.workdps(400):
+        want = [float(exactly(mpmath.mpf(v))) for v in x]
+    np.testing.assert_allclose(row.oracle(x), want, rtol=1e-13)
 
 
 # -- derivatives -----------------------------------------------------------------------------------------------------

@@ -190,6 +190,21 @@ def faults() -> None:
         assert len(told) == 2 and told[0] == told[1], told
 
 
+@gc.model
+def activations(x: gc.f32["N"]):
+    return gc.outputs(sigmoid=gc.sigmoid(x), silu=gc.silu(x), softplus=gc.softplus(x))
+
+
+def ends() -> None:
+    """Activations in float32 where exponentials over- and underflow: CUDA's values are the CPU's."""
+    x = np.float32([np.nan, np.inf, -np.inf, 0.0, -0.0, 17.0, -17.0, 88.8, -88.8, -95.0, -103.0, 104.5, -104.5])
+    on_gpu, on_cpu = (gc.compile(activations, target=t, dtype="float32").forward(x=x) for t in ("cuda", "cpu"))
+    for name, want in on_cpu.items():
+        # two of the smallest numbers for a sigmoid, times x in x·σ(x)
+        np.testing.assert_allclose(on_gpu[name], want, rtol=1e-6, atol=2 * 104 * 2.0**-149, err_msg=name)
+    np.testing.assert_allclose(on_gpu["sigmoid"][9:11], np.exp([-95.0, -103.0]), rtol=0, atol=2 * 2.0**-149)
+
+
 def matrices() -> None:
     """The tiled product for sizes beside the tile, each way that the operands may lie, batches and accumulation."""
     cuda = cuda_words.numba_cuda()
@@ -222,7 +237,7 @@ def fixed() -> None:
 
 
 CHECKS: dict[str, Callable[[], None]] = {
-    f.__name__: f for f in (families, training, variables, determinism, faults, matrices, fixed)
+    f.__name__: f for f in (families, ends, training, variables, determinism, faults, matrices, fixed)
 }
 
 

@@ -123,7 +123,7 @@ def words(out, x, c, threads):
         v = x[i]
         v = exp(v) + exp2(v) + expm1(v) + log(v) + log2(v) + log1p(v) + tanh(v) + erf(v) + sqrt(v)
         v = pow(v, x[i]) + fabs(v) + floor(v) + fmax(v, x[i]) * fmin(v, x[i]) - rmax(v, x[i]) * rmin(v, x[i])
-        v = select(c[i] & (not isnan(v)), rmul(v, T(2.0)), T(1e999))
+        v = sigmoid_T(v) + select(c[i] & (not isnan(v)), rmul(v, T(2.0)), T(1e999))
     out[i] = block_sum_T(v) + block_prod_T(v) + block_max_T(v) + block_min_T(v)
 """
 

@@ -342,6 +342,26 @@ def test_what_is_wrong_with_an_out_array_is_told(m):
         m.value_and_grad(*batch(5), out={"w": a, "grad:w": b})
 
 
+def test_out_for_an_output_that_is_not_computed_says_how_to_ask():
+    @gc.model
+    def several(x: gc.f32["B"], y: gc.f32["B"]):
+        return gc.outputs(double=2 * x, most=gc.max(x), loss=gc.nn.mse(x, y))
+
+    m, x, own = gc.compile(several), np.ones(3, np.float32), np.empty((), np.float32)
+    told = "out= has an array for the output '{}', which this call does not compute"
+    with pytest.raises(GraphcError, match=told.format("most")) as error:
+        m.forward(x, outputs="double", out={"most": own})
+    assert error.value.how == "ask for it: outputs=['double', 'most']"
+    assert m.forward(x, outputs=["double", "most"], out={"most": own})["most"] is own and own == 1
+    with pytest.raises(GraphcError, match=told.format("loss")) as error:
+        m.forward(x, out={"loss": own})
+    assert error.value.how == "it needs more inputs: pass y=…"
+    assert m.forward(x, x + 2, out={"loss": own})["loss"] is own and own == 4
+    with pytest.raises(GraphcError, match=r"there is no output 'mots'") as error:
+        m.forward(x, out={"mots": own})
+    assert error.value.how == "did you mean 'most'?"
+
+
 def test_out_arrays_that_overlap_are_told_by_name(m):
     wide = np.empty(40, np.float32)
     with pytest.raises(GraphcError, match=r"out\['w'\] and out\['h'\] share memory"):

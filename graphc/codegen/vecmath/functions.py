@@ -272,17 +272,14 @@ def sigmoid(x: Value) -> Value:
     """1/(1 + exp(−x)), through e = exp(−|x|): right to the smallest subnormal.
 
     exp's error doubles where the result is just below a power of two, so the quotient gets one
-    correction, by the remainder of the division less what rounding 1 + e lost.
+    correction, by the remainder of the division by the exact 1 + e. The quotient is between half the
+    numerator and the numerator, so their difference is exact.
     """
     e = exp_from_steps(-abs(x), precise=True) if has_tables(x) else exp(-abs(x))
-    negative = x < 0.0
-    numerator = select(negative, e, 1.0)
-    denominator = e + 1.0
-    quotient = numerator / denominator
-    lost = e - (denominator - 1.0)
-    remainder = fma(-quotient, lost, fma(-quotient, denominator, numerator))
-    inverse = select(negative, 1.0 - quotient, quotient)  # about 1/(1 + e)
-    return fma(remainder, inverse, quotient)
+    numerator = select(x < 0.0, e, 1.0)
+    quotient = numerator / (e + 1.0)
+    remainder = fma(-quotient, e, numerator - quotient)
+    return fma(remainder, fma(-0.5, e, 1.0), quotient)  # 1 − e/2 is about 1/(1 + e)
 
 
 def erf(x: Value) -> Value:
