@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -190,11 +191,26 @@ def test_everyone_has_one_block_a_round_and_begins_in_turn(monkeypatch):
     assert "".join(order[-18:]) == "aabbccbbccaaccaabb"  # each block follows a call that is not timed
 
 
-def test_rest_waits_for_threads_that_spin(monkeypatch):
-    calls = iter([0.0, 1.0, 2.0, 2.0])  # the processor's time before and after two slices
-    monkeypatch.setattr(measure.time, "process_time", lambda: next(calls))
+@pytest.mark.skipif(not measure.TASKS.exists(), reason="Linux tells what threads do")
+def test_rest_waits_for_threads_that_spin():
+    function, _, _ = yardsticks._multiply_add()
+    iterations, begin = 100_000, time.perf_counter()
+    function(iterations, 0.5, 1.0)
+    often = int(0.1 / (time.perf_counter() - begin)) + 1
+    ended = []
+
+    def spin():
+        function(iterations * often, 0.5, 1.0)  # which does not hold Python's lock
+        ended.append(True)
+
+    thread = threading.Thread(target=spin)
+    thread.start()
     measure.rest()
-    assert next(calls, None) is None
+    assert ended
+    thread.join()
+    begin = time.perf_counter()
+    measure.rest()
+    assert time.perf_counter() - begin < measure.REST_LIMIT / 2
 
 
 def test_figures_are_medians_of_ratios_within_a_round():

@@ -3,8 +3,10 @@ from __future__ import annotations
 
 import gc
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,9 @@ from .workload import Run
 BLOCK_SECONDS = 4e-3
 """Calls are timed in blocks of about so long, or one by one where one takes longer."""
 MOST_ROUNDS, FEWEST_ROUNDS = 41, 7
-REST_SLICE, REST_LIMIT = 2e-3, 0.25
+REST_LOOK, REST_LIMIT = 1e-3, 0.5
 """Seconds: see `rest`."""
+TASKS = Path("/proc/self/task")
 PATIENCE = 2
 """So many times as many rounds are tried where some are disturbed."""
 AGREEMENT_CALLS = 3
@@ -57,17 +60,30 @@ def outputs(run: Run) -> Mapping[str, Any]:
 
 
 def rest() -> None:
-    """Wait until the process uses no processor.
+    """Wait until no other thread of the process runs.
 
     Pools of threads spin for a while after their last work, OpenBLAS's for a tenth of a second, and would take a core
-    from whoever is next.
+    from whoever is next. They are asked for their state: the time that they have used is known too late, at the clock
+    ticks of their cores, which may be four milliseconds apart.
     """
     end = time.perf_counter() + REST_LIMIT
-    while time.perf_counter() < end:
-        before = time.process_time()
-        time.sleep(REST_SLICE)
-        if time.process_time() - before < REST_SLICE / 10:
-            return
+    quiet = 0
+    while quiet < 2 and time.perf_counter() < end:
+        time.sleep(REST_LOOK)
+        quiet = 0 if _others_run() else quiet + 1
+
+
+def _others_run() -> bool:
+    """Is any other thread of the process running, or would it if a core were free? Only Linux tells."""
+    me = str(threading.get_native_id())
+    for task in TASKS.glob("*/stat"):
+        try:
+            state = task.read_text().rpartition(")")[2].split()[0]
+        except OSError:  # it has ended
+            continue
+        if state == "R" and task.parent.name != me:
+            return True
+    return False
 
 
 def in_turns(calls: Mapping[str, Callable[[], Any]], seconds: float, resting: bool = False,
