@@ -4,7 +4,9 @@ The vectoriser takes several vectors of a loop at a time, and writes the same op
 another. So a processor meets many multiplications in a row, then many look-ups, and of its units now these are idle and
 now those. Here the instructions of such a loop are put in another order: of those whose operands are there, first the
 one with the longest way to the end of the loop (list scheduling; Cooper and Torczon, "Engineering a Compiler", chapter
-12). Long chains then begin early, and stand between one another. Results stay the same, bit for bit.
+12). Long chains then begin early, and stand between one another. The same operations are done on the same numbers. Two
+things LLVM chooses after this, and may choose otherwise: which product goes into a sum in one rounding, where either
+could, and in which order the operands of a sum or product stand, which is the sign of a NaN made of two.
 """
 from __future__ import annotations
 
