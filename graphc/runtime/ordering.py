@@ -4,7 +4,9 @@ The vectoriser takes several vectors of a loop at a time, and writes the same op
 another. So a processor meets many multiplications in a row, then many look-ups, and of its units now these are idle and
 now those. Here the instructions of such a loop are put in another order: of those whose operands are there, first the
 one with the longest way to the end of the loop (list scheduling; Cooper and Torczon, "Engineering a Compiler", chapter
-12). Long chains then begin early, and stand between one another. Results stay the same, bit for bit.
+12). Long chains then begin early, and stand between one another. The same operations are done on the same numbers. Two
+things LLVM chooses after this, and may choose otherwise: which product goes into a sum in one rounding, where either
+could, and in which order the operands of a sum or product stand, which is the sign of a NaN made of two.
 """
 from __future__ import annotations
 
@@ -20,14 +22,15 @@ LATENCY = {**dict.fromkeys(("fadd", "fsub", "fmul", "fma", "permvar", "scalef", 
 """How long after an instruction its result is there, in cycles; 1 for what is not listed."""
 
 _PURE = ("fma", "fabs", "copysign", "sqrt", "minnum", "maxnum", "rint", "floor", "ceil", "trunc", "ldexp", "abs", "smin",
-           "smax", "umin", "umax", "permvar", "scalef")
+         "smax", "umin", "umax", "permvar", "scalef")
 """The intrinsics that are nothing but their result."""
 
 _Scopes = frozenset[str]
 
 _FUNCTION = re.compile(r"^define .*?^\}$", re.MULTILINE | re.DOTALL)
 _LOOP = re.compile(r"^([\w.]+):.*\n((?:  %.* = phi .*\n)*)((?:  .*\n)*?)(?=  br i1 .*label %\1(?:,|$))", re.MULTILINE)
-_INSTRUCTION = re.compile(r"  (?:(%[\w.]+) = )?(?:tail )?(\w+)(.*)")
+_INSTRUCTION = re.compile(r"  (?:(%[\w.]+) = )?(?:(?:must|no)?tail )?(\w+)(.*)")
+_SHARED = re.compile(r"  (?:%[\w.]+ = )?(?:fence|cmpxchg|atomicrmw|(?:load|store) (?:atomic|volatile)) ")
 _CALLEE = re.compile(r"@llvm\.(?:x86\.avx512\.)?(?:mask\.)?(\w+)")
 _NAME = re.compile(r"%[\w.]+")
 _VECTOR = re.compile(r" <\d+ x (?:float|double|i\d\d)>")
@@ -96,13 +99,14 @@ class _Loop:
 
     @staticmethod
     def read(lines: Sequence[str], scopes: Mapping[str, _Scopes]) -> _Loop | None:
-        """The loop of these lines; None if it calls what may do more than give a result."""
+        """The loop of these lines; None if it calls what may do more than give a result, or other threads see
+        in which order it reads and writes."""
         made: dict[str, int] = {}
         accesses: list[_Access] = []
         before, latency, is_vector = [], [], []
         for i, line in enumerate(lines):
             found = _INSTRUCTION.match(line)
-            if found is None:
+            if found is None or _SHARED.match(line):
                 return None
             name, word, rest = found.groups()
             if word == "call":

@@ -174,6 +174,35 @@ def test_what_calls_may_do_is_not_guessed(line):
     assert ordering.ordered(text) == text
 
 
+@pytest.mark.parametrize("line", [
+    "fence seq_cst",
+    "%X = atomicrmw add ptr %0, i64 1 seq_cst, align 8",
+    "%X = cmpxchg ptr %0, i64 0, i64 1 seq_cst seq_cst, align 8",
+    "%X = load atomic i64, ptr %0 seq_cst, align 8",
+    "store atomic i64 1, ptr %0 seq_cst, align 8",
+    "%X = load volatile i64, ptr %0, align 8",
+    "store volatile i64 1, ptr %0, align 8",
+    "%X = notail call <16 x float> @unknown()",
+])
+def test_what_other_threads_see_stays_in_its_order(line):
+    text = module(chains(4, 15)).replace("  %68 = add", f"  {line.replace('%X', '%x')}\n  %68 = add")
+    text += "declare <16 x float> @unknown()\n"
+    llvm.parse_assembly(text).verify()
+    assert ordering.ordered(text) == text
+
+
+def test_a_kernel_reads_behind_the_word_that_it_waits_for():
+    """Short vectors stand in loops of atomics too: those that LLVM makes of statements side by side."""
+    lines = ["word = atomic_load(flag, i)"]
+    for k in range(4):
+        lines += [f"x{k} = x[4 * i + {k}]", *[f"x{k} = x{k} / (x{k} + f32({s}))" for s in range(1, 12)]]
+    lines += [f"y[4 * i + {k}] = x{k}" for k in range(4)] + ["flag[i] = word"]
+    source = "def k(flag, x, y, n):\n    for i in range(n):\n        " + "\n        ".join(lines) + "\n"
+    ir = jit.inspect_llvm(source, "k", ("i64*", "f32*", "f32*", "i64"), jit.compiled_words(source))
+    order = [line.split(" = ")[-1] for line in ir.splitlines() if "load atomic" in line or re.search(r"load <\d+ x float>", line)]
+    assert len(order) >= 2 and ["atomic" in line for line in order] == [True, False] * (len(order) // 2)
+
+
 def test_short_loops_and_loops_of_several_blocks_are_left_alone():
     short = module(chains(2, 10))
     branches = module(chains(4, 15)).replace("label %70, label %4", "label %70, label %71")
