@@ -130,7 +130,7 @@ def _entry(symbol: str, function: str, signature: Signature) -> str:
         lines += [f"  %place{i} = getelementptr inbounds i64, ptr %args, i64 {i}",
                   f"  %a{i} = load {text}, ptr %place{i}"]
         passed.append(f"{text} %a{i}")
-    return "\n".join([*lines, f'  call i32 @"{function}"({", ".join(passed)})', "  ret void", "}"])
+    return "\n".join([*lines, f'  call i32 @"{function}"({", ".join(passed)}) alwaysinline', "  ret void", "}"])
 
 
 def _optimised(modules: Modules, symbol: str) -> llvm.ModuleRef:

@@ -16,14 +16,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 FEWEST = 40  # instructions of a loop: shorter ones the processor overlaps by itself
-HELD = 8     # vectors held between instructions from which on only such are begun that add none, while there are any
+HELD = 8     # vectors that wait for a reader; from here on, of the instructions that are ready, those go first that add none
 
 LATENCY = {**dict.fromkeys(("fadd", "fsub", "fmul", "fma", "permvar", "scalef", "load"), 4), "fdiv": 12, "sqrt": 18}
 """How long after an instruction its result is there, in cycles; 1 for what is not listed."""
-
-_PURE = ("fma", "fabs", "copysign", "sqrt", "minnum", "maxnum", "rint", "floor", "ceil", "trunc", "ldexp", "abs", "smin",
-         "smax", "umin", "umax", "permvar", "scalef")
-"""The intrinsics that are nothing but their result."""
 
 _Scopes = frozenset[str]
 
@@ -31,7 +27,9 @@ _FUNCTION = re.compile(r"^define .*?^\}$", re.MULTILINE | re.DOTALL)
 _LOOP = re.compile(r"^([\w.]+):.*\n((?:  %.* = phi .*\n)*)((?:  .*\n)*?)(?=  br i1 .*label %\1(?:,|$))", re.MULTILINE)
 _INSTRUCTION = re.compile(r"  (?:(%[\w.]+) = )?(?:(?:must|no)?tail )?(\w+)(.*)")
 _SHARED = re.compile(r"  (?:%[\w.]+ = )?(?:fence|cmpxchg|atomicrmw|(?:load|store) (?:atomic|volatile)) ")
-_CALLEE = re.compile(r"@llvm\.(?:x86\.avx512\.)?(?:mask\.)?(\w+)")
+_CALLEE = re.compile(r"@(?:llvm\.(?:x86\.avx512\.)?(?:mask\.)?)?(\w+)[\w.]*")
+_PURE = re.compile(r"^attributes #(\d+) = \{.* willreturn memory\(none\) ", re.MULTILINE)
+_DECLARED = re.compile(r"^declare .*(@[\w.]+)\(.*\).* #(\d+)$", re.MULTILINE)
 _NAME = re.compile(r"%[\w.]+")
 _VECTOR = re.compile(r" <\d+ x (?:float|double|i\d\d)>")
 _SCOPES_OF = re.compile(r"!(alias\.scope|noalias) !(\d+)")
@@ -40,24 +38,18 @@ _SCOPE_LIST = re.compile(r"^!(\d+) = !\{(!\d+(?:, !\d+)*)\}$", re.MULTILINE)
 
 def ordered(text: str) -> str:
     """A module's text, vectorised and finished, with its longer loops of one block in a better order."""
-    scopes = {number: frozenset(names.split(", ")) for number, names in _SCOPE_LIST.findall(text)}
-    return _FUNCTION.sub(lambda function: _with_ordered_loops(function[0], scopes), text)
+    facts = _Facts.read(text)
+    return _FUNCTION.sub(lambda function: _with_ordered_loops(function[0], facts), text)
 
 
-def _with_ordered_loops(function: str, scopes: Mapping[str, _Scopes]) -> str:
-    changed = False
-
+def _with_ordered_loops(function: str, facts: _Facts) -> str:
     def ordered_loop(found: re.Match[str]) -> str:
-        nonlocal changed
         lines = found[3].splitlines(keepends=True)
-        loop = _Loop.read(lines, scopes) if len(lines) >= FEWEST and _VECTOR.search(found[3]) else None
-        if loop is None:
-            return found[0]
-        changed = True
-        return found[0].removesuffix(found[3]) + "".join(lines[i] for i in loop.order())
+        loop = _Loop.read(lines, facts) if len(lines) >= FEWEST and _VECTOR.search(found[3]) else None
+        return found[0] if loop is None else found[0].removesuffix(found[3]) + "".join(lines[i] for i in loop.order())
 
     result = _LOOP.sub(ordered_loop, function)
-    return _named(result) if changed else function
+    return function if result == function else _named(result)
 
 
 def _named(function: str) -> str:
@@ -67,6 +59,20 @@ def _named(function: str) -> str:
     if not re.match(r"[\w.]+:", body):  # the first block is told by the number after those of the arguments
         body = f"v{len(re.findall(r'%v[0-9]+', head))}:\n{body}"
     return f"{head}\n{body}"
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What a module tells of itself: the functions that are nothing but their result, and lists of alias scopes by number."""
+
+    pure: frozenset[str]
+    scopes: Mapping[str, _Scopes]
+
+    @staticmethod
+    def read(text: str) -> _Facts:
+        attributes = set(_PURE.findall(text))
+        pure = frozenset(name for name, number in _DECLARED.findall(text) if number in attributes)
+        return _Facts(pure, {number: frozenset(names.split(", ")) for number, names in _SCOPE_LIST.findall(text)})
 
 
 @dataclass(frozen=True)
@@ -91,19 +97,21 @@ class _Access:
 
 @dataclass(frozen=True)
 class _Loop:
-    """The instructions of a loop: for each those that it must follow, its latency, and whether it makes a vector."""
+    """The instructions of a loop: for each those whose results it reads, and all that it must follow; its latency; and
+    whether it makes a vector."""
 
-    before: Sequence[Sequence[int]]
-    latency: Sequence[int]
-    is_vector: Sequence[bool]
+    reads: list[list[int]]
+    before: list[list[int]]
+    latency: list[int]
+    is_vector: list[bool]
 
     @staticmethod
-    def read(lines: Sequence[str], scopes: Mapping[str, _Scopes]) -> _Loop | None:
+    def read(lines: Sequence[str], facts: _Facts) -> _Loop | None:
         """The loop of these lines; None if it calls what may do more than give a result, or other threads see
         in which order it reads and writes."""
         made: dict[str, int] = {}
         accesses: list[_Access] = []
-        before, latency, is_vector = [], [], []
+        loop = _Loop([], [], [], [])
         for i, line in enumerate(lines):
             found = _INSTRUCTION.match(line)
             if found is None or _SHARED.match(line):
@@ -111,22 +119,24 @@ class _Loop:
             name, word, rest = found.groups()
             if word == "call":
                 callee = _CALLEE.search(rest)
-                if callee is None or callee[1] not in _PURE:
+                if callee is None or callee[0] not in facts.pure:
                     return None
                 word = callee[1]
-            needed = {made[read] for read in _NAME.findall(rest) if read in made}
+            reads = {made[read] for read in _NAME.findall(rest) if read in made}
+            after: set[int] = set()
             if word in ("load", "store"):
-                lists = {kind: scopes.get(number, frozenset()) for kind, number in _SCOPES_OF.findall(rest)}
+                lists = {kind: facts.scopes.get(number, frozenset()) for kind, number in _SCOPES_OF.findall(rest)}
                 access = _Access(i, word == "store", lists.get("alias.scope", frozenset()), lists.get("noalias", frozenset()))
-                needed |= {earlier.instruction for earlier in accesses if access.must_follow(earlier)}
+                after = {earlier.instruction for earlier in accesses if access.must_follow(earlier)}
                 accesses.append(access)
             if name is not None:
                 made[name] = i
-            before.append(sorted(needed))
-            latency.append(LATENCY.get(word, 1))
+            loop.reads.append(sorted(reads))
+            loop.before.append(sorted(reads | after))
+            loop.latency.append(LATENCY.get(word, 1))
             # a comparison makes a mask, which lies elsewhere
-            is_vector.append(name is not None and word not in ("fcmp", "icmp") and bool(_VECTOR.search(line)))
-        return _Loop(before, latency, is_vector)
+            loop.is_vector.append(name is not None and word not in ("fcmp", "icmp") and bool(_VECTOR.search(line)))
+        return loop
 
     @cached_property
     def after(self) -> list[list[int]]:
@@ -142,14 +152,17 @@ class _Loop:
         for i in reversed(range(len(way))):
             way[i] = self.latency[i] + max((way[j] for j in self.after[i]), default=0)
         waits_for = [len(needed) for needed in self.before]
-        readers = [len(found) for found in self.after]
+        readers = [0] * len(self.before)
+        for reads in self.reads:
+            for j in reads:
+                readers[j] += 1
         ready = [i for i, count in enumerate(waits_for) if count == 0]
         done: list[int] = []
         held = 0
 
         def added(i: int) -> int:
             """The vectors held after an instruction less those before."""
-            last = sum(self.is_vector[j] and readers[j] == 1 for j in self.before[i])
+            last = sum(self.is_vector[j] and readers[j] == 1 for j in self.reads[i])
             return (self.is_vector[i] and readers[i] > 0) - last
 
         while ready:
@@ -158,7 +171,7 @@ class _Loop:
             ready.remove(chosen)
             done.append(chosen)
             held += added(chosen)
-            for j in self.before[chosen]:
+            for j in self.reads[chosen]:
                 readers[j] -= 1
             for j in self.after[chosen]:
                 waits_for[j] -= 1

@@ -29,10 +29,12 @@ EXIT:                                             ; preds = %4
   ret void
 }
 
-declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
-declare <16 x float> @llvm.masked.load.v16f32.p0(ptr, i32, <16 x i1>, <16 x float>)
+declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>) #0
+declare <16 x float> @llvm.masked.load.v16f32.p0(ptr, i32, <16 x i1>, <16 x float>) #1
 declare void @elsewhere()
 
+attributes #0 = { nounwind willreturn memory(none) }
+attributes #1 = { nounwind willreturn memory(argmem: read) }
 !1 = distinct !{!1, !"all"}
 !2 = distinct !{!2, !1, !"first"}
 !3 = distinct !{!3, !1, !"second"}
