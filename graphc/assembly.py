@@ -180,12 +180,10 @@ def _instruction(step: Launch | Multiply | CheckIndex | Copy, book: KernelBook) 
 
 
 def _slabs(kernel: Kernel) -> tuple[tuple[Size, ...], tuple[int, ...]]:
-    """(the slabs of a kernel's arrays, the arrays that it writes for others); nothing of one that runs as a whole."""
-    if kernel.main is None:
-        return (), ()
+    """(the slabs of a kernel's arrays, if it may run in parts; the arrays that it writes for others)"""
     numbers = range(len(kernel.arrays))
     written = tuple(a for a in numbers if kernel.arrays[a].written and kernel.private.get(a) != "scratch")
-    return tuple(kernel.slabs.get(a, size(0)) for a in numbers), written
+    return tuple(kernel.slabs.get(a, size(0)) for a in numbers if kernel.main is not None), written
 
 
 def print_program(program: Program) -> str:

@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate as totals
 from itertools import count
+from typing import Any
 
 from . import blas, products, strips
-from .driver import STATUS_SLOT, ZERO_SLOT, Argument, Call, Moving, Own, Repeat, Step, Strands
+from .blocks import Blocks
+from .driver import STATUS_SLOT, ZERO_SLOT, Argument, Call, Moving, Own, Repeat, Step
 from .memory import address
 from .packing import Packed
 from .parts import BLOCKS, BYTE_NS, OPERATION_NS, PART_NS, PRODUCT_NS, cut, parts_worth
-from .program import ALIGNMENT, NOTHING, Instruction, Loop, Program, aligned, arrange, plan_arena
-from .strips import Part, Strip
+from .program import ALIGNMENT, NOTHING, Instruction, Loop, Program, aligned, plan_arena
+from .strips import Strip
 
 
 @dataclass(frozen=True)
@@ -54,17 +56,18 @@ class Binder:
         return [call for group in groups for call in group], length
 
     def by_instruction(self, program: Program) -> tuple[list[list[Step]], int]:
-        """(the calls of each instruction, bytes of the arena); those of a strip stand at its first."""
+        """(the calls of each instruction, bytes of the arena); those of a strip stand at its last."""
         found = self.strips(program, program.instructions)
         local = {number for strip in found for number in strip.local}
         offsets, length = plan_arena(program, self.sizes, [strip.range for strip in found], local)
-        groups, extra = self._groups(program, program.instructions, offsets, length, count(1), {})
+        groups, extra = self._groups(program, program.instructions, found, offsets, length, count(1), {})
         return groups, length + extra
 
     def _groups(
         self,
         program: Program,
         instructions: Sequence[Instruction | Loop],
+        together: Sequence[Strip],
         offsets: Mapping[int, int],
         length: int,
         tags: Iterator[int],
@@ -72,8 +75,8 @@ class Binder:
     ) -> tuple[list[list[Step]], int]:
         """(the calls of each instruction, bytes beyond the arena's `length` that they need).
 
-        tags: an instruction is told by its number among all. panels: right-hand operands of products that are packed
-        already.
+        together: those that run block by block. tags: an instruction is told by its number among all. panels: right-hand
+        operands of products that are packed already.
         """
         groups: list[list[Step]] = []
         extra = 0  # what the parts of one instruction have of their own; no two instructions run at once
@@ -81,21 +84,21 @@ class Binder:
         def place(number: int) -> Argument:
             return (self.arena_slot, offsets[number]) if number in offsets else (self.slots[number], 0)
 
-        begun = {strip.start: strip for strip in self.strips(program, instructions)}
-        inside: set[int] = set()
+        strips_of = {number: strip for strip in together for number in strip.members}
         for number, instruction in enumerate(instructions):
-            if number in begun:
-                inside.update(begun[number].range)
-                strip, needed = self._strip(program, begun[number], place, length)
-                groups.append([*strip])
+            if number in strips_of:
+                strip = strips_of[number]
+                last = number == max(strip.members)
+                blocks, needed = self._strip(program, strip, place, length) if last else ([], 0)
+                groups.append([*blocks])
                 extra = max(extra, needed)
-            if number in inside:
-                tag = next(tags)
-                groups += [] if number in begun else [[]]
+                next(tags)
                 continue
             if isinstance(instruction, Loop):
                 packing, own, size = self._packed_once(program, instruction, length, place, panels)
-                inner, needed = self._groups(program, instruction.body, offsets, length + size, tags, {**panels, **own})
+                steps, panels_too, free = instruction.body, {**panels, **own}, length + size
+                found = self.strips(program, steps)
+                inner, needed = self._groups(program, steps, found, offsets, free, tags, panels_too)
                 moving = tuple(self._moving(program, number, place) for number in instruction.views)
                 body = tuple(call for group in inner for call in group)
                 times = instruction.count.evaluate(self.sizes)
@@ -175,79 +178,13 @@ class Binder:
         self, program: Program, strip: Strip, place: Callable[[int], Argument], free: int
     ) -> tuple[Sequence[Step], int]:
         """(the calls of a strip, bytes that its parts have of their own)"""
-        bodies = []
-        at = free
-        for part in strip.parts:
-            body, needed = self._part(program, strip, part, place, at)
-            bodies.append(tuple(body))
-            at += needed
-        if len(bodies) == 1:
-            return bodies[0], at - free
-        return [Strands(self.addresses["run", True], tuple(bodies))], at - free
+        alone = replace(self, threads=1)
 
-    def _part(
-        self, program: Program, strip: Strip, part: Part, place: Callable[[int], Argument], free: int
-    ) -> tuple[list[Repeat], int]:
-        """(the loop over the blocks of a part, bytes that it has of its own)"""
-        own, needed = self._own(program, strip, free)
-        alone, work, most = replace(self, threads=1), free + needed, 0
-        count = part.last - part.first
-        groups = _Slots(part.first, count, 1, self.counters)
-        loops: list[Repeat] = []
-        for first, times, length in strip.blocks(part):
-            blocks = _Slots(first, times, length, self.counters)
+        def product(*given: Any) -> tuple[list[Call], int]:
+            return alone._product(program, *given, panels={}, block=True)
 
-            def moved(where: Argument, slab: int, group: int, blocks: _Slots = blocks) -> Argument:
-                """An argument that is so far from one slab to the next, and from one group of slabs to the next."""
-                return blocks.moved(groups.moved(where, group), slab)
-
-            body: list[Call] = []
-            for member in strip.members:
-                instruction, each = member.instruction, member.extent // strip.slabs
-                multiplies = instruction.kernel.startswith("gemm")
-                arguments: list[Argument] = []
-                for (number, offset), region in zip(instruction.arrays, member.regions, strict=True):
-                    itemsize = program.buffers[number].dtype.itemsize
-                    slot, base = own[number] if number in own else place(number)
-                    slab = region.length // strip.slabs * itemsize if region is not None else 0
-                    # a product takes the first element of its block; a kernel counts from that of the array
-                    ahead = slab * multiplies - slab * (number in strip.local)
-                    group = ahead * strip.group if region is not None else member.ahead * itemsize
-                    arguments.append(moved((slot, base + offset.evaluate(self.sizes) * itemsize), ahead, group))
-                values = [s.evaluate(self.sizes) for s in instruction.sizes]
-                if multiplies:
-                    if member.matrix:
-                        values[0], values[9] = each * length, 1
-                    else:
-                        values[9] = each * length
-                    made, size = alone._product(program, instruction, arguments, values, work, {}, True)
-                    body += made
-                    most = max(most, size)
-                else:
-                    slot, begin = moved((ZERO_SLOT, 0), each, each * strip.group)
-                    bounds = (slot, begin), (slot, begin + each * length)
-                    body.append(Call(self._address(instruction), (*arguments, *_integers(values), *bounds)))
-            loops.append(Repeat(times, next(self.counters), blocks.moving, tuple(body)))
-        if count > 1:
-            loops = [Repeat(count, next(self.counters), groups.moving, tuple(loops))]
-        return loops, needed + most
-
-    def _own(self, program: Program, strip: Strip, free: int) -> tuple[dict[int, Argument], int]:
-        """(where what a part of a strip has of its own lies from `free` on, bytes): a block of each local array, and
-        scratch memory, if there are other parts."""
-        spans: dict[int, tuple[int, int, int, int]] = {}
-        for at, member in enumerate(strip.members):
-            for j, ((number, _), region) in enumerate(zip(member.instruction.arrays, member.regions, strict=True)):
-                buffer = program.buffers[number]
-                if region is not None and number in strip.local:
-                    length = region.length // strip.slabs * strip.block * buffer.dtype.itemsize
-                elif j in member.scratch and len(strip.parts) > 1:
-                    length = buffer.numel.evaluate(self.sizes) * buffer.dtype.itemsize
-                else:
-                    continue
-                spans[number] = (length, spans[number][1] if number in spans else at, at, number)
-        offsets, total = arrange(spans.values())
-        return {number: (self.arena_slot, free + offset) for number, offset in offsets.items()}, total
+        return Blocks(program, self.sizes, place, self._address, product, self.arena_slot, self.counters).calls(
+            strip, free, self.addresses["run", True])
 
     # -- kernels ------------------------------------------------------------------------------------------------
     def _divided(
@@ -366,29 +303,6 @@ class Binder:
             Call(self.addresses[f"gemm_{t}", True], (b, a, turned, work, (ZERO_SLOT, 0), *sizes)),
             Call(self.addresses[f"turn_{t}", True], (turned, c, panel, *_integers([m, n, ldc]))),
         ], end - free
-
-
-class _Slots:
-    """Slots that move in a loop of some `times`, whose number begins with `first` and goes on by `step`; a loop of one time
-    needs none."""
-
-    def __init__(self, first: int, times: int, step: int, fresh: Iterator[int]):
-        self._first, self._times, self._step, self._fresh = first, times, step, fresh
-        self._moving: dict[tuple[int, int, int], Moving] = {}
-
-    def moved(self, where: Argument, each: int) -> Argument:
-        """An argument that is `each` further for each number."""
-        slot, offset = where[0], where[1] + each * self._first
-        if each == 0 or self._times == 1:
-            return slot, offset
-        key = slot, offset, each * self._step
-        if key not in self._moving:
-            self._moving[key] = Moving(next(self._fresh), *key)
-        return self._moving[key].slot, 0
-
-    @property
-    def moving(self) -> tuple[Moving, ...]:
-        return tuple(self._moving.values())
 
 
 def needed_kernels(program: Program, threads: int) -> set[str]:

@@ -78,8 +78,8 @@ class Instruction:
     two parameters, so that parts of it may run side by side. None: it runs as a whole.
     private: the arrays that parts cannot share.
     slabs: for each array how many elements an iteration of that loop is from the next, if iteration v touches none outside
-    [slab·v, slab·(v + 1)); 0 where it may touch any. Empty where the kernel is fixed, or runs as a whole.
-    written: the places of the arrays that it writes for others to read, likewise.
+    [slab·v, slab·(v + 1)); 0 where it may touch any. Empty where there is no such loop.
+    written: the places of the arrays that a generated kernel writes for others to read.
     """
 
     kernel: str
@@ -93,6 +93,12 @@ class Instruction:
     private: tuple[Private, ...] = ()
     slabs: tuple[Size, ...] = ()
     written: tuple[int, ...] = ()
+
+    @property
+    def writes(self) -> tuple[int, ...]:
+        """The buffers that it writes for others to read."""
+        fixed = {"gemm": (2,), "copy": (0,)}.get(self.kernel.split("_")[0], ()) if self.fixed else self.written
+        return tuple(self.arrays[place][0] for place in fixed)
 
     def to_json(self) -> list[Any]:
         arrays, sizes = [[b, str(o)] for b, o in self.arrays], [str(s) for s in self.sizes]

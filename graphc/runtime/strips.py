@@ -13,14 +13,14 @@ K and V. `chosen` finds instructions that follow each other and can do so, and s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import gcd
 
 from . import products
 from .parts import BLOCKS, BYTE_NS, OPERATION_NS, PART_NS, PRODUCT_NS, cut
-from .program import Instruction, Loop, Program
+from .program import Instruction, Loop, Program, calls
 
 SECOND, THIRD = 3 << 18, 16 << 20
 """Bytes of a block that stay in the second cache, and in the third: not all of it, for others use them too."""
@@ -81,15 +81,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Strip:
-    """Instructions from number `start` on that run block by block.
+    """Instructions that run block by block, in place of the last of them, by their numbers.
 
     There are `slabs`, and `group` of them have the right-hand operands of products in common; all where a slab has its own.
     A block is at most `block` of a group, and a multiple of `grain`. parts: they may run side by side. local: the
     temporaries that nothing else touches, of which there need be no more than a block.
     """
 
-    start: int
-    members: tuple[Member, ...]
+    members: Mapping[int, Member]
     slabs: int
     group: int
     block: int
@@ -99,8 +98,8 @@ class Strip:
 
     @property
     def range(self) -> range:
-        """The numbers of its instructions."""
-        return range(self.start, self.start + len(self.members))
+        """The numbers of its instructions and of those between them, which run before it."""
+        return range(min(self.members), max(self.members) + 1)
 
     def blocks(self, part: Part) -> list[tuple[int, int, int]]:
         """A part's slabs of a group, in blocks of about one length: (where some begin, how many, slabs in each)."""
@@ -121,61 +120,76 @@ class Strip:
 def chosen(
     program: Program, instructions: Sequence[Instruction | Loop], sizes: Mapping[str, int], threads: int
 ) -> list[Strip]:
-    """The strips of a program's instructions, or of a loop's, that pay, in their order."""
-    ways = [
-        [_member(program, i, sizes, rows) if isinstance(i, Instruction) else None for i in instructions]
-        for rows in (False, True)
-    ]
+    """The strips of a program's instructions, or of a loop's, that save most together, in their order."""
+    temporaries = (b for b in program.buffers if b.kind == "temp")
+    if sum(b.numel.evaluate(sizes) * b.dtype.itemsize for b in temporaries) <= SECOND:
+        return []  # all that lies between any two stays in cache
     touching = Counter(root for i in program.calls for root in {program.root(b) for b, _ in i.arrays})
     whole = instructions is program.instructions  # what a loop touches may be touched again the next time
+    chooser = _Chooser(program, instructions, threads, touching if whole else {})
+    ways: list[list[Member | None]] = [[], []]
+    for instruction in instructions:
+        found = _members(program, instruction, sizes) if isinstance(instruction, Instruction) else (None, None)
+        for way, member in zip(ways, found, strict=True):
+            way.append(member)
+    best: dict[int, tuple[float, Strip | None]] = {}  # from an instruction on: what can be saved, and the first strip
+    for start in reversed(range(len(instructions))):
+        following = best[start + 1][0] if start + 1 in best else 0.0
+        best[start] = following, None
+        for saved, strip in (pair for members in ways for pair in chooser.strips(members, start)):
+            after = best[strip.range.stop][0] if strip.range.stop in best else 0.0
+            if saved > 0 and saved + after > best[start][0]:
+                best[start] = saved + after, strip
     strips: list[Strip] = []
     at = 0
     while at < len(instructions):
-        found = [_longest(program, members, at, threads, touching if whole else {}) for members in ways]
-        _, strip = max(found, key=lambda pair: pair[0])
-        if strip is not None:
-            strips.append(strip)
-        at = strip.range.stop if strip is not None else at + 1
+        first = best[at][1]
+        strips += [] if first is None else [first]
+        at = at + 1 if first is None else first.range.stop
     return strips
 
 
 # ------------------------------------------------------------------------------------------------------------ members
-def _member(program: Program, instruction: Instruction, sizes: Mapping[str, int], rows: bool) -> Member | None:
-    """An instruction as a member of a strip; None where it cannot be. rows: products go row by row, not one by one."""
+def _members(
+    program: Program, instruction: Instruction, sizes: Mapping[str, int]
+) -> tuple[Member | None, Member | None]:
+    """An instruction as a member of strips in which products go one by one, and row by row; None where it cannot be."""
     places = [(b, o.evaluate(sizes)) for b, o in instruction.arrays]
     if instruction.kernel.startswith("gemm_batch"):
-        return _products(instruction, places, [s.evaluate(sizes) for s in instruction.sizes], rows)
+        return _products(instruction, places, [s.evaluate(sizes) for s in instruction.sizes])
     scratch = frozenset(p.array for p in instruction.private if p.reduce == "scratch")
-    if instruction.extent is None or len(scratch) < len(instruction.private):
-        return None  # totals begin anew in each part: blocks of a part would have to add up
-    extent = instruction.extent.evaluate(sizes)
+    extent = instruction.extent.evaluate(sizes) if instruction.extent is not None else 0
+    if not extent or len(scratch) < len(instruction.private):
+        return None, None  # totals begin anew in each part: blocks of a part would have to add up
     slabs = [s.evaluate(sizes) for s in instruction.slabs]
     regions = tuple(Region(b, o, s * extent) if s else None for (b, o), s in zip(places, slabs, strict=True))
     touched = sum(program.buffers[b].numel.evaluate(sizes) * program.buffers[b].dtype.itemsize for b, _ in places)
     time = instruction.operations.evaluate(sizes) * OPERATION_NS + touched * BYTE_NS
-    return Member(instruction, extent, regions, frozenset(instruction.written), time, scratch) if extent else None
+    member = Member(instruction, extent, regions, frozenset(instruction.written), time, scratch)
+    return member, member
 
 
-def _products(instruction: Instruction, places: list[tuple[int, int]], values: list[int], rows: bool) -> Member | None:
-    """A batch of matrix products as a member. None where a library computes them, or no slab is written."""
+def _products(
+    instruction: Instruction, places: list[tuple[int, int]], values: list[int]
+) -> tuple[Member | None, Member | None]:
+    """A batch of matrix products, one by one and row by row. None where a library computes them, or rows lie apart."""
     m, n, k, lda, ldb, ldc, trans_a, trans_b, accumulate, batch, *strides = values
     t = instruction.kernel.rsplit("_", 1)[1]
     plan = products.plan(t, m, n, k, lda, ldb, bool(trans_a), bool(trans_b), bool(accumulate))
     if not m * n * k * batch or plan.how & products.USE_BLAS:
-        return None
+        return None, None
     shapes = ((k, m, lda) if trans_a else (m, k, lda), (n, k, ldb) if trans_b else (k, n, ldb), (m, n, ldc))
     reaches = [(high - 1) * leading + wide for high, wide, leading in shapes]
     a, b, c = (_region(*way, batch) for way in zip(places, strides, reaches, strict=True))
     time, written = 2 * m * n * k * batch * PRODUCT_NS, frozenset({2})
     if c is None:
-        return None
-    if not rows:
-        return Member(instruction, batch, (a, b, c), written, time)
+        return None, None
+    whole = Member(instruction, batch, (a, b, c), written, time)
     if trans_a or strides[0] != m * lda or strides[2] != m * ldc:
-        return None
+        return whole, None
     again = k * n * products.ITEMSIZE[t]
     a, c = _region(places[0], lda, k, m * batch), _region(places[2], ldc, n, m * batch)
-    return Member(instruction, m * batch, (a, None, c), written, time, matrix=m, again=again, ahead=strides[1])
+    return whole, Member(instruction, m * batch, (a, None, c), written, time, matrix=m, again=again, ahead=strides[1])
 
 
 def _region(place: tuple[int, int], step: int, reach: int, count: int) -> Region | None:
@@ -188,79 +202,91 @@ def _region(place: tuple[int, int], step: int, reach: int, count: int) -> Region
 
 
 # ------------------------------------------------------------------------------------------------------------- choice
-def _longest(
-    program: Program, members: Sequence[Member | None], start: int, threads: int, touching: Mapping[int, int]
-) -> tuple[float, Strip | None]:
-    """(nanoseconds saved, the strip from an instruction on that saves most); None where none saves anything."""
-    best: tuple[float, Strip | None] = 0.0, None
-    slabs = 0
-    regions: dict[int, set[Region | None]] = {}
-    written: set[int] = set()
-    strip: list[Member] = []
-    for member in members[start : start + MOST]:
-        slabs = gcd(slabs, member.extent) if member is not None else 1
-        if member is None or slabs == 1 or not _joins(program, member, regions, written):
-            break
-        strip.append(member)
-        if len(strip) > 1:
-            best = max(best, _laid_out(program, start, tuple(strip), slabs, threads, touching), key=lambda pair: pair[0])
-    return best
+class _Chooser:
+    """What strips there are from an instruction on. touching: how many instructions touch a temporary, where that counts."""
 
+    def __init__(
+        self, program: Program, instructions: Sequence[Instruction | Loop], threads: int, touching: Mapping[int, int]
+    ):
+        self.program, self.threads, self.touching = program, threads, touching
+        self.touched = [{program.root(b) for i in calls([one]) for b, _ in i.arrays} for one in instructions]
+        self.written = [{program.root(b) for i in calls([one]) for b in i.writes} for one in instructions]
 
-def _joins(program: Program, member: Member, regions: dict[int, set[Region | None]], written: set[int]) -> bool:
-    """May an instruction run block by block with those before it, whose regions by buffer are given? They are added to."""
-    mine: dict[int, set[Region | None]] = {}
-    writes = set()
-    for number, ((buffer, _), region) in enumerate(zip(member.instruction.arrays, member.regions, strict=True)):
-        if number not in member.scratch:
-            root = program.root(buffer)
-            mine.setdefault(root, set()).add(region)
-            if number in member.written:
-                writes.add(root)
-    for root, found in mine.items():
-        if root in regions and root in written | writes:
-            both = regions[root] | found
-            if len(both) > 1 or None in both:
-                return False
-    for root, found in mine.items():
-        regions.setdefault(root, set()).update(found)
-    written |= writes
-    return True
+    def strips(self, members: Sequence[Member | None], start: int) -> Iterator[tuple[float, Strip]]:
+        """(nanoseconds saved, strip) for every strip that begins with an instruction."""
+        slabs = passed = made = 0
+        regions: dict[int, set[Region | None]] = {}
+        written: set[int] = set()
+        strip: dict[int, Member] = {}
+        for number in range(start, len(members)):
+            member = members[number]
+            common = gcd(slabs, member.extent) if member is not None else 1
+            if member is not None and common > 1 and self._joins(number, member, regions, written):
+                strip[number], slabs = member, common
+                made += sum(self._bytes(member.regions[place]) for place in member.written)
+                found = self._laid_out(strip, slabs) if made > SECOND else None
+                if found is not None:
+                    yield found
+            elif not strip or written & self.touched[number] or regions.keys() & self.written[number]:
+                return  # it cannot run before those that came before it
+            else:
+                passed += 1
+            if len(strip) == MOST or passed == MOST:
+                return
 
+    def _bytes(self, region: Region | None) -> int:
+        return region.length * self.program.buffers[region.buffer].dtype.itemsize if region is not None else 0
 
-NOTHING: tuple[float, None] = 0.0, None
+    def _joins(self, number: int, member: Member, regions: dict[int, set[Region | None]], written: set[int]) -> bool:
+        """May an instruction run block by block with others, whose regions by buffer are given? They are added to."""
+        mine: dict[int, set[Region | None]] = {}
+        for place, ((buffer, _), region) in enumerate(zip(member.instruction.arrays, member.regions, strict=True)):
+            if place not in member.scratch:
+                mine.setdefault(self.program.root(buffer), set()).add(region)
+        for root, found in mine.items():
+            if root in regions and root in written | self.written[number]:
+                both = regions[root] | found
+                if len(both) > 1 or None in both:
+                    return False
+        for root, found in mine.items():
+            regions.setdefault(root, set()).update(found)
+        written |= self.written[number]
+        return True
 
-
-def _laid_out(
-    program: Program, start: int, members: tuple[Member, ...], slabs: int, threads: int, touching: Mapping[int, int]
-) -> tuple[float, Strip | None]:
-    """(nanoseconds saved, the strip), if it can be cut into blocks that are worth it."""
-    size = {r: r.length * program.buffers[r.buffer].dtype.itemsize for m in members for r in m.regions if r}
-    touched = Counter(r for m in members for r in {r for r in m.regions if r})
-    made = {m.regions[a] for m in members for a in m.written}
-    between = [r for r in touched if r in made and touched[r] > 1]
-    slab = sum(size.values()) // slabs
-    groups = {m.matrix * slabs // m.extent for m in members if m.matrix}
-    if any(m.matrix * slabs % m.extent for m in members if m.matrix) or len(groups) > 1:
-        return NOTHING
-    group, grain = (*groups, GRAIN) if groups else (slabs, 1)
-    least = min(group, ROWS if groups else 1)
-    block = max(least, SECOND // slab // grain * grain)
-    fits = SECOND if block * slab <= SECOND else THIRD
-    # what is between them comes from a farther cache, or from memory, if they run as a whole
-    if block > group or block * slab > THIRD or sum(size[r] for r in between) <= fits:
-        return NOTHING
-    parts = _parts(slabs, group, grain, least, threads, sum(m.time for m in members))
-    if len(parts) < threads:
-        return NOTHING
-    strip = Strip(start, members, slabs, group, block, grain, parts, _local(program, between, touched, touching))
-    count = sum((part.last - part.first) * times for part in parts for _, times, _ in strip.blocks(part))
-    saved = SAVED_NS * sum(size[r] * touched[r] for r in between) - CALL_NS * count * len(members)
-    saved -= AGAIN_NS * sum(m.again for m in members) * (count - slabs // group)
-    # the time in which some threads have nothing left to do
-    most = max((part.last - part.first) * (part.end - part.begin) for part in parts)
-    idle = -(-len(parts) // threads) * most * threads / slabs - 1
-    return saved - idle * sum(m.time for m in members), strip
+    def _laid_out(self, strip: Mapping[int, Member], slabs: int) -> tuple[float, Strip] | None:
+        """(nanoseconds saved, the strip), if it can be cut into blocks that are worth it."""
+        members, buffers, threads = strip.values(), self.program.buffers, self.threads
+        size = {r: self._bytes(r) for m in members for r in m.regions if r}
+        touched = Counter(r for m in members for r in {r for r in m.regions if r})
+        made = {m.regions[a] for m in members for a in m.written}
+        between = [r for r in touched if r in made and touched[r] > 1]
+        slab = sum(size.values()) // slabs
+        groups = {m.matrix * slabs // m.extent for m in members if m.matrix}
+        if any(m.matrix * slabs % m.extent for m in members if m.matrix) or len(groups) > 1:
+            return None
+        group, grain = (*groups, GRAIN) if groups else (slabs, 1)
+        least = min(group, ROWS if groups else 1)
+        block = max(least, SECOND // slab // grain * grain)
+        fits = SECOND if block * slab <= SECOND else THIRD
+        # what is between them comes from a farther cache, or from memory, if they run as a whole
+        if block > group or block * slab > THIRD or sum(size[r] for r in between) <= fits:
+            return None
+        parts = _parts(slabs, group, grain, least, threads, sum(m.time for m in members))
+        if len(parts) < threads:
+            return None
+        local = frozenset(
+            r.buffer
+            for r in between
+            if touched[r] == self.touching.get(r.buffer) and buffers[r.buffer].kind == "temp" and r.offset == 0
+        )
+        found = Strip(dict(strip), slabs, group, block, grain, parts, local)
+        count = sum((part.last - part.first) * times for part in parts for _, times, _ in found.blocks(part))
+        saved = SAVED_NS * sum(size[r] * touched[r] for r in between) - CALL_NS * count * len(members)
+        saved -= AGAIN_NS * sum(m.again for m in members) * (count - slabs // group)
+        # the time in which some threads have nothing left to do
+        most = max((part.last - part.first) * (part.end - part.begin) for part in parts)
+        idle = -(-len(parts) // threads) * most * threads / slabs - 1
+        return saved - idle * sum(m.time for m in members), found
 
 
 def _parts(slabs: int, group: int, grain: int, least: int, threads: int, time: float) -> tuple[Part, ...]:
@@ -271,14 +297,3 @@ def _parts(slabs: int, group: int, grain: int, least: int, threads: int, time: f
         return tuple(Part(first, last, 0, group) for first, last in cut(groups, 1, wanted))
     within = cut(group, grain, min(-(-wanted // groups), group // least))
     return tuple(Part(number, number + 1, *bounds) for number in range(groups) for bounds in within)
-
-
-def _local(
-    program: Program, between: Sequence[Region], touched: Mapping[Region, int], touching: Mapping[int, int]
-) -> frozenset[int]:
-    """The temporaries that only a strip touches. touching: how many instructions touch each."""
-    return frozenset(
-        r.buffer
-        for r in between
-        if touched[r] == touching.get(r.buffer) and program.buffers[r.buffer].kind == "temp" and r.offset == 0
-    )
