@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate as totals
 from itertools import count
-from typing import Any
 
 from . import blas, products, strips
 from .blocks import Blocks
@@ -180,8 +179,10 @@ class Binder:
         """(the calls of a strip, bytes that its parts have of their own)"""
         alone = replace(self, threads=1)
 
-        def product(*given: Any) -> tuple[list[Call], int]:
-            return alone._product(program, *given, panels={}, block=True)
+        def product(
+            instruction: Instruction, arguments: list[Argument], values: list[int], free: int
+        ) -> tuple[list[Call], int]:
+            return alone._product(program, instruction, arguments, values, free, {}, True)
 
         return Blocks(program, self.sizes, place, self._address, product, self.arena_slot, self.counters).calls(
             strip, free, self.addresses["run", True])

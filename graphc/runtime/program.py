@@ -270,7 +270,7 @@ def arrange(spans: Iterable[tuple[int, int, int, int]]) -> tuple[dict[int, int],
 
     Largest first, each at the lowest offset where nothing alive at the same time lies.
     """
-    spans = [(aligned(max(length, 1)), *rest) for length, *rest in spans]
+    spans = [(aligned(max(length, 1)), first, last, number) for length, first, last, number in spans]
     placed: list[tuple[int, int, int, int]] = []
     offsets: dict[int, int] = {}
     total = 0

@@ -95,6 +95,7 @@ class Strip:
     grain: int
     parts: tuple[Part, ...]
     local: frozenset[int]
+    bytes: int
 
     @property
     def range(self) -> range:
@@ -159,7 +160,7 @@ def _members(
         return _products(instruction, places, [s.evaluate(sizes) for s in instruction.sizes])
     scratch = frozenset(p.array for p in instruction.private if p.reduce == "scratch")
     extent = instruction.extent.evaluate(sizes) if instruction.extent is not None else 0
-    if not extent or len(scratch) < len(instruction.private):
+    if not extent or not instruction.slabs or len(scratch) < len(instruction.private):
         return None, None  # totals begin anew in each part: blocks of a part would have to add up
     slabs = [s.evaluate(sizes) for s in instruction.slabs]
     regions = tuple(Region(b, o, s * extent) if s else None for (b, o), s in zip(places, slabs, strict=True))
@@ -279,7 +280,7 @@ class _Chooser:
             for r in between
             if touched[r] == self.touching.get(r.buffer) and buffers[r.buffer].kind == "temp" and r.offset == 0
         )
-        found = Strip(dict(strip), slabs, group, block, grain, parts, local)
+        found = Strip(dict(strip), slabs, group, block, grain, parts, local, block * slab)
         count = sum((part.last - part.first) * times for part in parts for _, times, _ in found.blocks(part))
         saved = SAVED_NS * sum(size[r] * touched[r] for r in between) - CALL_NS * count * len(members)
         saved -= AGAIN_NS * sum(m.again for m in members) * (count - slabs // group)
