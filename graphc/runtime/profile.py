@@ -56,7 +56,7 @@ class Profile:
 
     kind: forward, gradient or step. runs: how many there were. timings: a row for each instruction.
     whole: seconds of the program as it runs, its instructions not timed apart. call: seconds of a call from Python.
-    arena: bytes of its temporaries.
+    arena: bytes of its temporaries. strips: the steps that run block by block, together, by their places from 1 on.
     """
 
     program: Program
@@ -69,6 +69,7 @@ class Profile:
     call: float
     arena: int
     peaks: Peaks
+    strips: tuple[tuple[int, ...], ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -122,14 +123,16 @@ def profile(entry: Entry, kind: str, inputs: Mapping[str, Any], runs: int | None
     del held
     peaks = measure(executor.threads, {_float_type(program, i, sizes) for i in program.calls})
     timings = []
-    for step, (found, parts, arrays) in enumerate(zip(program.instructions, apart.parts, reuse(program, sizes, apart.strips), strict=True)):
+    touches = reuse(program, sizes, apart.strips)
+    for step, (found, parts, arrays) in enumerate(zip(program.instructions, apart.parts, touches, strict=True)):
         instruction = _as_one(program, found) if isinstance(found, Loop) else found
         operations, dtype = instruction.operations.evaluate(sizes), _float_type(program, instruction, sizes)
         least, bound = peaks.least(operations, arrays, dtype)
         touched = sum(count for count, _ in arrays)
         timings.append(Timing((step + 1,), instruction, float(times[step]), operations, touched, least, bound, parts))
     together, called = float(times[-2]), float(times[-1])
-    return Profile(program, kind, sizes, executor.threads, runs, tuple(timings), together, called, apart.arena, peaks)
+    strips = tuple(tuple(number + 1 for number in strip.members) for strip in apart.strips)
+    return Profile(program, kind, sizes, executor.threads, runs, tuple(timings), together, called, apart.arena, peaks, strips)
 
 
 def _as_one(program: Program, loop: Loop) -> Instruction:
