@@ -268,9 +268,7 @@ class _Chooser:
         group, grain = (*groups, GRAIN) if groups else (slabs, 1)
         least = min(group, ROWS if groups else 1)
         block = max(least, SECOND // slab // grain * grain)
-        fits = SECOND if block * slab <= SECOND else THIRD
-        # what is between them comes from a farther cache, or from memory, if they run as a whole
-        if block > group or block * slab > THIRD or sum(size[r] for r in between) <= fits:
+        if block > group or not _nearer(block * slab, sum(size[r] for r in between)):
             return None
         parts = _parts(slabs, group, grain, least, threads, sum(m.time for m in members))
         if len(parts) < threads:
@@ -288,6 +286,11 @@ class _Chooser:
         most = max((part.last - part.first) * (part.end - part.begin) for part in parts)
         idle = -(-len(parts) // threads) * most * threads / slabs - 1
         return saved - idle * sum(m.time for m in members), found
+
+
+def _nearer(block: int, between: int) -> bool:
+    """Does a block of so many bytes stay in a cache that is too small for all that lies between instructions?"""
+    return block <= SECOND < between or block <= THIRD < between
 
 
 def _parts(slabs: int, group: int, grain: int, least: int, threads: int, time: float) -> tuple[Part, ...]:
