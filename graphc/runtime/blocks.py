@@ -71,19 +71,23 @@ class Blocks:
     ) -> tuple[list[Call], int]:
         """(the calls of an instruction for a block of some slabs, bytes that they need)"""
         instruction, each = member.instruction, member.extent // strip.slabs
-        multiplies = instruction.kernel.startswith("gemm")
         arguments: list[Argument] = []
-        for (number, offset), region in zip(instruction.arrays, member.regions, strict=True):
+        for j, ((number, offset), region) in enumerate(zip(instruction.arrays, member.regions, strict=True)):
             itemsize = self.program.buffers[number].dtype.itemsize
             slot, base = own[number] if number in own else self.place(number)
-            slab = region.length // strip.slabs * itemsize if region is not None else 0
             # a product takes the first element of its block; a kernel counts from that of the array
-            ahead = slab * multiplies - slab * (number in strip.local)
-            group = ahead * strip.group if region is not None else member.ahead * itemsize
+            ahead = member.steps[j] * each if member.steps else 0
+            group = ahead * strip.group
+            if number in strip.local:  # which begins with the block
+                assert region is not None
+                ahead -= region.length // strip.slabs
+                group -= region.length // strip.slabs * strip.group
+            elif member.matrix and j == 1:
+                group = member.ahead
             where = slot, base + offset.evaluate(self.sizes) * itemsize
-            arguments.append(blocks.moved(groups.moved(where, group), ahead))
+            arguments.append(blocks.moved(groups.moved(where, group * itemsize), ahead * itemsize))
         values = [s.evaluate(self.sizes) for s in instruction.sizes]
-        if multiplies:
+        if member.steps:
             if member.matrix:
                 values[0], values[9] = each * length, 1
             else:

@@ -54,8 +54,9 @@ class Member:
     regions: what they share out of each array; None of an array of which any may touch any cell. written: the places of the
     arrays that it writes for others, scratch of those that nobody else reads. time: nanoseconds of all iterations.
 
-    matrix: of a product whose iterations are rows, how many have a right-hand operand in common; 0 elsewhere. That operand
-    is `again` bytes long, and `ahead` elements from the next.
+    steps: of a product, how many elements each matrix is from that of the next iteration. matrix: of one whose iterations are
+    rows, how many have a right-hand operand in common; 0 elsewhere. That operand is `again` bytes long, and `ahead` elements
+    from the next.
     """
 
     instruction: Instruction
@@ -64,6 +65,7 @@ class Member:
     written: frozenset[int]
     time: float
     scratch: frozenset[int] = frozenset()
+    steps: tuple[int, ...] = ()
     matrix: int = 0
     again: int = 0
     ahead: int = 0
@@ -185,12 +187,15 @@ def _products(
     time, written = 2 * m * n * k * batch * PRODUCT_NS, frozenset({2})
     if c is None:
         return None, None
-    whole = Member(instruction, batch, (a, b, c), written, time)
+    whole = Member(instruction, batch, (a, b, c), written, time, steps=tuple(strides))
     if trans_a or strides[0] != m * lda or strides[2] != m * ldc:
         return whole, None
     again = k * n * products.ITEMSIZE[t]
     a, c = _region(places[0], lda, k, m * batch), _region(places[2], ldc, n, m * batch)
-    return whole, Member(instruction, m * batch, (a, None, c), written, time, matrix=m, again=again, ahead=strides[1])
+    rows = Member(
+        instruction, m * batch, (a, None, c), written, time, steps=(lda, 0, ldc), matrix=m, again=again, ahead=strides[1]
+    )
+    return whole, rows
 
 
 def _region(place: tuple[int, int], step: int, reach: int, count: int) -> Region | None:

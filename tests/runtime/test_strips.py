@@ -4,13 +4,17 @@ Blocks of the real sizes need large arrays. So here whatever may run block by bl
 """
 import random
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.graph.dtype import f32
+from graphc.graph.size import size
 from graphc.runtime import strips
+from graphc.runtime.program import Buffer, Instruction, Loop, Private, Program, View
 from tests.fuzz.check import check_compiled
 from tests.fuzz.generate import Mismatch, generate
 
@@ -107,6 +111,13 @@ def over(x: gc.f32["B", "M", "K"], w: gc.f32["B", "K", "N"], z: gc.f32["B", "N",
 
 
 @gc.model
+def interleaved(x: gc.f32["I", 8], w: gc.f32["I", 8, "K"], s: gc.f32["K", "I", "J"]):
+    """The right-hand matrices of the second product lie into each other: their rows are rows of s in turn."""
+    t = gc.tanh(gc.einsum("in,ink->ik", x, w))
+    return gc.outputs(y=gc.einsum("ik,kij->ij", t, s))
+
+
+@gc.model
 def steps(x: gc.f32["T", "B", "M", 16], h: gc.f32["B", "M", 16]):
     """A loop whose step is a strip of its own."""
     def step(h, x):
@@ -171,6 +182,15 @@ def test_kernels_that_write_over_what_they_read(small, threads):
     assert len(same_bits(small, over, given, threads=threads)[0]) >= 3
     y = np.tanh(np.maximum(x.astype("d") @ w + 1, 0) @ z)
     np.testing.assert_allclose(gc.compile(over, threads=threads).forward(**given)["y"], y, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_matrices_that_lie_into_each_other(small, threads):
+    x, w, s = random_arrays((60, 8), (60, 8, 30), (30, 60, 20))
+    given = dict(x=x, w=w, s=s)
+    assert same_bits(small, interleaved, given, threads=threads)[0].count("gemm_batch_f32") == 2
+    y = np.einsum("ik,kij->ij", np.tanh(np.einsum("in,ink->ik", x.astype("d"), w)), s)
+    np.testing.assert_allclose(gc.compile(interleaved, threads=threads).forward(**given)["y"], y, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -281,6 +301,69 @@ def test_what_needs_other_slabs_waits_for_them(small, between, threads):
         assert len([m for m in strip.members.values() if m.instruction.kernel.startswith("gemm")]) < 2, writers
     s = np.einsum("btd,bsd->bts", q.astype("d"), q)
     np.testing.assert_allclose(gc.compile(crossing).forward(**given)["s"], s, rtol=1e-4, atol=1e-4)
+
+
+N = 24  # elements of each of the arrays below
+
+
+def instruction(written, read, slab, extent, **options):
+    """A kernel that writes one array and reads another; both in slabs of a length, or any cell if that is 0."""
+    slabs = {"slabs": tuple(map(size, slab if isinstance(slab, tuple) else (slab, slab)))}
+    arrays = tuple((number, size(0)) if isinstance(number, int) else (number[0], size(number[1])) for number in (written, read))
+    return Instruction("kernel", arrays, (), extent=size(extent), written=(0,), **{**slabs, **options})
+
+
+def together(monkeypatch, *instructions, arrays=6, views=()):
+    """The numbers of the instructions of each strip."""
+    for name, value in dict(SECOND=1, SAVED_NS=1e3, _nearer=lambda *_: True).items():
+        monkeypatch.setattr(strips, name, value)
+    buffers = [Buffer("temp", f"a{n}", f32, (size(N),)) for n in range(arrays)]
+    buffers += [Buffer("view", f"v{n}", f32, (size(N // 2),), View(parent, size(start), size(0))) for n, (parent, start) in enumerate(views)]
+    return [sorted(s.members) for s in strips.chosen(Program("p", tuple(buffers), instructions, ()), instructions, {}, 1)]
+
+
+def test_instructions_that_cut_an_array_alike(monkeypatch):
+    first = instruction(1, 0, 4, 6)
+    assert together(monkeypatch, first, instruction(2, 1, 4, 6)) == [[0, 1]]
+    assert together(monkeypatch, first, instruction(2, 1, 2, 12)) == [[0, 1]]  # two iterations a slab
+    assert together(monkeypatch, first, instruction(1, 1, 4, 6), instruction(2, 1, 8, 3)) == [[0, 1, 2]]
+    assert together(monkeypatch, first, instruction(2, 1, 4, 6), instruction(3, 0, (4, 0), 6)) == [[0, 1]]
+    anywhere = instruction(1, 0, (4, 0), 6), instruction(1, 0, (4, 0), 6)  # in what none of them writes
+    assert together(monkeypatch, *anywhere, instruction(2, 1, 4, 6)) == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize("other", [
+    instruction(2, 1, (4, 0), 6),        # any cell of what is written
+    instruction(2, 1, 8, 6),             # other slabs, of more elements in all
+    instruction(2, (1, 4), (4, 4), 6),   # the same from another place on
+    instruction(2, 1, 24, 1),            # all in one
+    instruction(1, 0, (0, 4), 6),        # written once more, anywhere
+    instruction(0, 2, (0, 4), 6),        # what the first reads is written anywhere
+    instruction(2, 6, 2, 6),             # a part of it
+    instruction(2, 1, 4, 6, private=(Private(0, "sum"),)),  # a total
+    instruction(2, 1, 4, 6, slabs=()),   # it knows no slabs
+    replace(instruction(2, 1, 8, 3), extent=None),
+])  # fmt: skip
+def test_instructions_that_do_not(monkeypatch, other):
+    last = instruction(3, 2, 4, 6)
+    found = together(monkeypatch, instruction(1, 0, 4, 6), other, last, views=[(1, 0)])
+    assert all(not {0, 1} <= set(numbers) for numbers in found)
+
+
+def test_neither_slab_is_known(monkeypatch):
+    assert not together(monkeypatch, instruction(1, 0, (0, 4), 6), instruction(2, 1, (4, 0), 6))
+
+
+def test_what_is_passed_over_runs_before(monkeypatch):
+    """It may neither read what one of the others writes nor write what one of them reads."""
+    first, last = instruction(1, 0, 4, 6), instruction(2, 1, 4, 6)
+    for passed in (instruction(4, 3, 5, 7), instruction(4, 0, 5, 7), instruction(4, 3, 4, 6, private=(Private(0, "sum"),))):
+        assert together(monkeypatch, first, passed, last) == [[0, 2]]
+    for passed in (instruction(4, 1, 5, 7), instruction(0, 3, 5, 7), instruction(1, 3, 5, 7)):
+        assert not together(monkeypatch, first, passed, last)
+    loop = Loop(size(3), (), (instruction(4, 3, 5, 7),))
+    assert together(monkeypatch, first, loop, last) == [[0, 2]]
+    assert not together(monkeypatch, first, Loop(size(3), (), (instruction(0, 3, 5, 7),)), last)
 
 
 def test_an_operand_that_all_matrices_share_is_not_made_in_the_strip(small):
