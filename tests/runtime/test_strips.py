@@ -345,13 +345,18 @@ def test_instructions_that_cut_an_array_alike(monkeypatch):
     replace(instruction(2, 1, 8, 3), extent=None),
 ])  # fmt: skip
 def test_instructions_that_do_not(monkeypatch, other):
-    last = instruction(3, 2, 4, 6)
-    found = together(monkeypatch, instruction(1, 0, 4, 6), other, last, views=[(1, 0)])
-    assert all(not {0, 1} <= set(numbers) for numbers in found)
+    for between in (1, 2):  # what would be saved
+        last = instruction(3, between, 4, 6)
+        found = together(monkeypatch, instruction(1, 0, 4, 6), other, last, views=[(1, 0)])
+        assert all(not {0, 1} <= set(numbers) for numbers in found)
 
 
 def test_neither_slab_is_known(monkeypatch):
-    assert not together(monkeypatch, instruction(1, 0, (0, 4), 6), instruction(2, 1, (4, 0), 6))
+    def kernel(arrays, slabs, written):
+        return replace(instruction(1, 0, slabs, 6), arrays=tuple((n, size(0)) for n in arrays), written=written)
+
+    first, last = kernel((1, 4, 0), (0, 4, 4), (0, 1)), kernel((3, 2, 4), (4, 4, 4), (0,))
+    assert together(monkeypatch, first, instruction(2, 1, (4, 0), 6), last) == [[1, 2]]
 
 
 def test_what_is_passed_over_runs_before(monkeypatch):
