@@ -265,7 +265,8 @@ class _Chooser:
         size = {r: self._bytes(r) for m in members for r in m.regions if r}
         touched = Counter(r for m in members for r in {r for r in m.regions if r})
         made = {m.regions[a] for m in members for a in m.written}
-        between = [r for r in touched if r in made and touched[r] > 1]
+        read = {r for m in members for a, r in enumerate(m.regions) if a not in m.written}
+        between = [r for r in touched if r in made and r in read]
         slab = sum(size.values()) // slabs
         groups = {m.matrix * slabs // m.extent for m in members if m.matrix}
         if any(m.matrix * slabs % m.extent for m in members if m.matrix) or len(groups) > 1:
