@@ -23,10 +23,10 @@ from .parts import BLOCKS, BYTE_NS, OPERATION_NS, PART_NS, PRODUCT_NS, cut
 from .program import Instruction, Loop, Program, calls
 
 SECOND, THIRD = 3 << 18, 16 << 20
-"""Bytes of a block that stay in the second cache, and in the third: not all of it, for others use them too."""
+"""Bytes that stay in the second cache, and in the third: not all of it, for others use them too."""
 SAVED_NS = 0.014
 """What a byte takes less in a cache than where it came from. Measured on attention of many sizes: the same from the second
-cache to the third as from the third to memory."""
+cache to the third as from the third to memory. The fuller the blocks of all threads make the third, the less is saved."""
 AGAIN_NS = 0.018
 """What a byte of a product's right-hand operand takes each time that it is read and packed again."""
 CALL_NS = 100
@@ -36,6 +36,8 @@ ROWS, GRAIN = 128, 8
 operand again; and a multiple of this, for the sake of tiles."""
 MOST = 16
 """Instructions in a strip."""
+EVEN = 0.02
+"""Parts are cut so that threads are idle for no more of the time, if that can be."""
 
 
 @dataclass(frozen=True)
@@ -286,12 +288,11 @@ class _Chooser:
         )
         found = Strip(dict(strip), slabs, group, block, grain, parts, local, block * slab)
         count = sum((part.last - part.first) * times for part in parts for _, times, _ in found.blocks(part))
-        saved = SAVED_NS * sum(size[r] * touched[r] for r in between) - CALL_NS * count * len(members)
+        crowded = block * slab * threads / (2 * THIRD) if block * slab > SECOND else 0
+        saved = SAVED_NS * max(0, 1 - crowded) * sum(size[r] * touched[r] for r in between)
+        saved -= CALL_NS * count * len(members)
         saved -= AGAIN_NS * sum(m.again for m in members) * (count - slabs // group)
-        # the time in which some threads have nothing left to do
-        most = max((part.last - part.first) * (part.end - part.begin) for part in parts)
-        idle = -(-len(parts) // threads) * most * threads / slabs - 1
-        return saved - idle * sum(m.time for m in members), found
+        return saved - _idle(parts, threads) * sum(m.time for m in members), found
 
 
 def _nearer(block: int, between: int) -> bool:
@@ -300,10 +301,29 @@ def _nearer(block: int, between: int) -> bool:
 
 
 def _parts(slabs: int, group: int, grain: int, least: int, threads: int, time: float) -> tuple[Part, ...]:
-    """The parts of a strip: groups, or, where these are few, some of each group."""
+    """The parts of a strip: groups, or, where these are few, some of each group. A few more than are needed, if they leave
+    no thread idle."""
     groups = slabs // group
-    wanted = min(BLOCKS * threads, int(time / PART_NS)) if threads > 1 else 1
-    if wanted <= groups:
-        return tuple(Part(first, last, 0, group) for first, last in cut(groups, 1, wanted))
-    within = cut(group, grain, min(-(-wanted // groups), group // least))
-    return tuple(Part(number, number + 1, *bounds) for number in range(groups) for bounds in within)
+    wanted = max(1, min(BLOCKS * threads, int(time / PART_NS))) if threads > 1 else 1
+    each = -(-wanted // groups)
+    fewest, most = (wanted, groups) if each == 1 else (min(each, group // least), group // least)
+    best: tuple[Part, ...] = ()
+    for count in range(fewest, min(most, 2 * fewest) + 1):
+        if each == 1:
+            parts = tuple(Part(first, last, 0, group) for first, last in cut(groups, 1, count))
+        else:
+            pieces = cut(group, grain, count)
+            parts = tuple(Part(number, number + 1, *bounds) for number in range(groups) for bounds in pieces)
+        if not best or _idle(parts, threads) < _idle(best, threads):
+            best = parts
+        if _idle(best, threads) < EVEN:
+            break
+    return best
+
+
+def _idle(parts: Sequence[Part], threads: int) -> float:
+    """The time in which some threads have nothing left to do, as a part of the time in which all work."""
+    busy = [0] * threads
+    for part in parts:
+        busy[busy.index(min(busy))] += (part.last - part.first) * (part.end - part.begin)
+    return max(busy) * threads / sum(busy) - 1
