@@ -2,8 +2,9 @@
 
 A slot holds an address. An argument of an instruction is a pair (slot, offset) and has the value slots[slot] + offset,
 in bytes; slot 0 always holds 0, so an integer v is (0, v). Slot 1 holds the address of the program's status, four
-int64; the run ends after the instruction that sets the first of them. Slots 2 and 3 hold the addresses of the code and of
-the slots themselves, so that an instruction can be a run of the driver over a part of the code.
+int64; the run ends after the instruction that sets the first of them. Behind the slots that a program asks for, two hold
+the addresses of its code and of the slots themselves, so that an instruction can be a run of the driver over a part of the
+code.
 
 A loop is the instructions between a BEGIN and its END. Its moving slots begin at slots[parent] + offset, and advance by
 a step each time; a parent may itself move, in a loop outside.
@@ -25,7 +26,7 @@ from graphc.codegen.primitives import SCRATCH_WORDS
 from graphc.runtime import products, threads
 from graphc.runtime.cache import KernelSource, build
 
-ZERO_SLOT, STATUS_SLOT, CODE_SLOT, SLOTS_SLOT, FIRST_FREE_SLOT = range(5)
+ZERO_SLOT, STATUS_SLOT, FIRST_FREE_SLOT = 0, 1, 2
 STATUS_WORDS = 4
 
 BEGIN, END = 0, 1  # in place of an address
@@ -206,8 +207,9 @@ class Strands:
 Step = Call | Repeat | Strands
 
 
-def encode(calls: Sequence[Step]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The instructions as the driver reads them.
+def encode(calls: Sequence[Step], n_slots: int = 0) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The instructions as the driver reads them; n_slots is the slot that holds the address of the code, the next that of
+    the slots.
 
     A call is: address, n, parts, its length in words; the pairs of the arguments; where there are several parts, their
     bounds in place of the last two pairs, then the number of arguments of their own, and for each its number, slot,
@@ -217,18 +219,18 @@ def encode(calls: Sequence[Step]) -> np.ndarray[Any, np.dtype[np.int64]]:
     follows it, the bodies one after the other; the bounds of a part are where its body begins and ends.
     """
     words: list[int] = []
-    _encode(calls, words)
+    _encode(calls, words, n_slots)
     return np.array(words, np.int64)
 
 
-def _encode(calls: Sequence[Step], words: list[int]) -> None:
+def _encode(calls: Sequence[Step], words: list[int], n_slots: int) -> None:
     for call in calls:
         if isinstance(call, Strands):
             place, parts = len(words), len(call.bodies)
-            words += [call.run, 5, parts, 0, CODE_SLOT, 0, SLOTS_SLOT, 0, ZERO_SLOT, 0, *(0,) * (2 * parts), 0]
+            words += [call.run, 5, parts, 0, n_slots, 0, n_slots + 1, 0, ZERO_SLOT, 0, *(0,) * (2 * parts), 0]
             for p, body in enumerate(call.bodies):
                 words[place + 10 + 2 * p] = len(words)
-                _encode(body, words)
+                _encode(body, words, n_slots)
                 words[place + 11 + 2 * p] = len(words)
             words[place + 3] = len(words) - place
             continue
@@ -237,7 +239,7 @@ def _encode(calls: Sequence[Step], words: list[int]) -> None:
             words += [BEGIN, n, call.counter, 6 + 3 * n, call.times, 0]
             words += [word for m in call.moving for word in (m.slot, m.parent, m.offset)]
             first = len(words)
-            _encode(call.body, words)
+            _encode(call.body, words, n_slots)
             words += [END, n, call.counter, 5 + 2 * n, first, *(word for m in call.moving for word in (m.slot, m.step))]
             words[place + 5] = len(words)
             continue
@@ -263,16 +265,17 @@ def parts_of(call: Step) -> int:
 class Program:
     """Instructions bound to slots: what a step runs.
 
-    `slots` may be written between runs (addresses as int64), from FIRST_FREE_SLOT on. One program is not for two threads
+    `slots` may be written between runs (addresses as int64), all but the first two and the last two. One program is not for two threads
     at once. workers: how many threads take part in its divided instructions.
     """
 
     def __init__(self, calls: Sequence[Step], n_slots: int, workers: int = 1) -> None:
-        self.slots = np.zeros(max(n_slots, FIRST_FREE_SLOT), np.int64)
-        self._code = encode(calls)
+        n_slots = max(n_slots, FIRST_FREE_SLOT)
+        self.slots = np.zeros(n_slots + 2, np.int64)
+        self._code = encode(calls, n_slots)
         status = np.zeros(STATUS_WORDS, np.int64)
         self._status = status.data  # a memoryview is read and written faster than an array
-        fixed = {STATUS_SLOT: status, CODE_SLOT: self._code, SLOTS_SLOT: self.slots}
+        fixed = {STATUS_SLOT: status, n_slots: self._code, n_slots + 1: self.slots}
         for slot, array in fixed.items():
             self.bind(slot, array)
         divided = any(parts_of(call) > 1 for call in calls)

@@ -193,7 +193,7 @@ def reuse(program: Program, sizes: Mapping[str, int], strips: Iterable[Strip] = 
     touched = [traffic(program, instruction, sizes) for instruction in program.instructions]
     last: dict[tuple[str, int], int] = {}
     now = 0
-    near = {place: strip.bytes for strip in strips for place in _touched_again(strip)}
+    near = {place: strip.block_bytes for strip in strips for place in _touched_again(strip)}
     found: list[list[tuple[int, int]]] = []
     for _ in range(2):  # the first run touches everything; the second finds it as any later one does
         found = []

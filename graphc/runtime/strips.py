@@ -99,7 +99,7 @@ class Strip:
     grain: int
     parts: tuple[Part, ...]
     local: frozenset[int]
-    bytes: int
+    block_bytes: int
 
     @property
     def range(self) -> range:

@@ -2,6 +2,8 @@
 
 Blocks of the real sizes need large arrays. So here whatever may run block by block does.
 """
+import inspect
+import json
 import random
 import threading
 from dataclasses import replace
@@ -11,9 +13,11 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.cli import main
 from graphc.graph.dtype import f32
 from graphc.graph.size import size
 from graphc.runtime import strips
+from graphc.runtime.profile import profile
 from graphc.runtime.program import Buffer, Instruction, Loop, Private, Program, View
 from tests.fuzz.check import check_compiled
 from tests.fuzz.generate import Mismatch, generate
@@ -469,3 +473,31 @@ def test_random_models(small, monkeypatch):
             continue
         check_compiled(program, "cpu")
     assert small.found
+
+
+# --------------------------------------------------------------------------------------------------------- what is told
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_profile_times_each_instruction(small, threads):
+    q, k, v = random_arrays(*[(6, 45, 24)] * 3)
+    model = gc.compile(attention, threads=threads)
+    found = profile(model._only(), "forward", dict(q=q, k=k, v=v), runs=5)
+    assert found.strips == ((1, 2, 3),) and len(found.timings) == 3
+    assert all(1e-8 < t.seconds < found.seconds for t in found.timings)
+    (strip,) = small.strips[:1]
+    assert {t.parts for t in found.timings} == {len(strip.parts)} and (len(strip.parts) > 1) == (threads > 1)
+    small.on = False
+    whole = profile(gc.compile(attention, threads=threads)._only(), "forward", dict(q=q, k=k, v=v), runs=3)
+    assert not whole.strips and (whole.arena > found.arena or threads > 1)  # parts have memory of their own
+
+
+def test_the_command_tells_of_blocks(small, tmp_path, capsys):
+    text = "import graphc as gc\n\n@gc.model\n" + inspect.getsource(attention.function).split("\n", 1)[1]
+    (tmp_path / "attention.py").write_text(text)
+    sizes = ["--size", "B=6", "--size", "T=45", "--size", "S=45", "--threads", "1", "--repeat", "3"]
+    assert main(["profile", str(tmp_path / "attention.py"), *sizes]) == 0
+    assert "in blocks   1, 2, 3: these run together" in capsys.readouterr().out
+    assert main(["profile", str(tmp_path / "attention.py"), *sizes, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["in_blocks"] == [[1, 2, 3]]
+    assert main(["compile", str(tmp_path / "attention.py"), "--explain-schedule"]) == 0
+    assert "may run block by block with the products of einsum_1, div_1, if these" in capsys.readouterr().out
