@@ -15,7 +15,7 @@ from .errors import SourceLine
 from .graph.graph import Graph
 from .graph.size import Size, size
 from .lowering.cost import operations
-from .lowering.ir import loops
+from .lowering.ir import Kernel, loops
 from .lowering.schedule import Buffer as Scheduled
 from .lowering.schedule import CheckIndex, Copy, Launch, Multiply, Repeat, Schedule, Step
 from .runtime.cache import KernelSource
@@ -143,8 +143,10 @@ def _instruction(step: Launch | Multiply | CheckIndex | Copy, book: KernelBook) 
         arrays = tuple((b, zero) for b in step.buffers)
         extent = loops(step.kernel.body)[step.kernel.main].extent if step.kernel.main is not None else None
         private = tuple(Private(array, reduce) for array, reduce in sorted(step.kernel.private.items()))
+        slabs, written = _slabs(step.kernel)
         name, work = book.add(step.kernel.name, source), operations(step.kernel.body)
-        return Instruction(name, arrays, source.sizes, operations=work, extent=extent, private=private)
+        return Instruction(name, arrays, source.sizes, operations=work, extent=extent, private=private, slabs=slabs,
+                           written=written)
     if isinstance(step, CheckIndex):
         return Instruction(
             f"check_index_{step.dtype}",
@@ -175,6 +177,13 @@ def _instruction(step: Launch | Multiply | CheckIndex | Copy, book: KernelBook) 
         return Instruction(f"gemm_{batch}{p.node.dtype}", arrays, sizes, fixed=True, message=step.note, operations=work)
     bytes_ = step.type.numel * step.type.dtype.itemsize
     return Instruction("copy", ((step.target, zero), (step.source, zero)), (bytes_,), fixed=True)
+
+
+def _slabs(kernel: Kernel) -> tuple[tuple[Size, ...], tuple[int, ...]]:
+    """(the slabs of a kernel's arrays, if it may run in parts; the arrays that it writes for others)"""
+    numbers = range(len(kernel.arrays))
+    written = tuple(a for a in numbers if kernel.arrays[a].written and kernel.private.get(a) != "scratch")
+    return tuple(kernel.slabs.get(a, size(0)) for a in numbers if kernel.main is not None), written
 
 
 def print_program(program: Program) -> str:

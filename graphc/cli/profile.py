@@ -177,12 +177,19 @@ def _table(compiled: CompiledModel, entry: Entry, found: Profile, merge: bool) -
             "all kernels": f"{time_text(found.seconds)}, {_count(operations)}FLOP, {_count(touched)}B",
             "the program": f"{time_text(found.whole)} as it runs natively, its kernels not timed apart",
             "a call": f"{time_text(found.call)} from Python, {time_text(outside)} of it outside of the program",
+            **({"in blocks": _blocks(found)} if found.strips else {}),
             "memory": f"{_count(found.arena)}B of temporaries; {_count(sum(a.nbytes for a in parameters))}B of parameters "
             f"({sum(a.size for a in parameters):,} numbers)",
             "peaks here": f"{peaks}; {_count(found.peaks.bandwidth[0][1])}B/s in the nearest cache, "
             f"{_count(found.peaks.bandwidth[-1][1])}B/s from memory",
         }
     )
+
+
+def _blocks(found: Profile) -> str:
+    """Which kernels run block by block."""
+    strips = "; ".join(", ".join(map(str, strip)) for strip in found.strips)
+    return f"{strips}: these run together on a part of their data, then on the next, so that it stays in cache"
 
 
 def _listed(facts: Mapping[str, str]) -> Iterator[str]:
@@ -285,6 +292,7 @@ def _facts(compiled: CompiledModel, entry: Entry, found: Profile, merge: bool) -
         "threads": found.threads,
         "runs": found.runs,
         "kernels": rows,
+        "in_blocks": [list(strip) for strip in found.strips],
         "seconds": {"kernels": found.seconds, "program": found.whole, "call": found.call},
         "bytes": {"temporaries": found.arena, "parameters": sum(a.nbytes for a in parameters)},
         "parameters": sum(a.size for a in parameters),

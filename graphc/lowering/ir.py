@@ -123,6 +123,7 @@ class Kernel:
     main: the variable of the loop that may run over a part of its range; None where the kernel runs as a whole.
     private: the arrays that such parts cannot share, by number: how copies of them are combined ("sum", "prod", "max",
     "min"), or "scratch" for what nothing reads after the kernel.
+    slabs: the arrays of which iteration v of that loop touches no cell outside [c·v, c·(v + 1)), by number: c.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Kernel:
     remarks: tuple[str, ...] = ()
     main: int | None = None
     private: dict[int, str] = field(default_factory=dict)
+    slabs: dict[int, Size] = field(default_factory=dict)
 
 
 # -- looking ---------------------------------------------------------------------------------------------------------

@@ -7,10 +7,12 @@ a copy of its own that begins with what changes nothing, and the copies are comb
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ..graph.scalar import Scalar
-from .cells import apart
+from ..graph.size import Size, size
+from .cells import apart, step
 from .ir import (
     Accumulate,
     Arg,
@@ -47,7 +49,25 @@ def divided(kernel: Kernel) -> Kernel:
     remark = f"divisible: iterations of range({main.extent}) touch cells of their own"
     remark += f"; parts have copies of their totals, combined: {copies}" if copies else ""
     remarks = (*kernel.remarks, remark)
-    return replace(kernel, main=main.variable, private={**kernel.private, **private}, remarks=remarks)
+    every = {**kernel.private, **private}
+    return replace(kernel, main=main.variable, private=every, slabs=_slabs(kernel, main, every), remarks=remarks)
+
+
+def _slabs(kernel: Kernel, main: Loop, private: Mapping[int, str]) -> dict[int, Size]:
+    """The arrays of which each iteration of the main loop has a slab of its own, the next one behind it: how long it is."""
+    extents = {variable: loop.extent for variable, loop in loops(kernel.body).items()}
+    steps: dict[int, set[Size | None]] = {}
+    for item in walk(kernel.body):
+        touched = [(load.array, load.position) for load in loads(item)]
+        touched += [(item.array, item.position)] if isinstance(item, Store) else []
+        for array, position in touched:
+            steps.setdefault(array, set()).add(step(position, main.variable, extents, frozenset(), size(0)))
+    found: dict[int, Size] = {}
+    for array, (c, *others) in steps.items():
+        # iterations may only share out the array between them: then no cell is beyond the slabs of all
+        if c is not None and not others and array not in private and c * main.extent == kernel.nodes[array].type.numel:
+            found[array] = c
+    return found
 
 
 def _whole(kernel: Kernel, why: str) -> Kernel:

@@ -48,10 +48,22 @@ def _kernel(steps: Schedule, step: Launch) -> list[str]:
     lines = [f"kernel {kernel.name}:"]
     for note, reason in zip(kernel.notes, kernel.reasons, strict=True):
         lines += [f"  {note}", f"    {reason}"]
-    lines += list(kernel.remarks)
+    lines += [*kernel.remarks, *_blocks(steps, step)]
     read, written = _arrays(kernel)
     buffers = step.buffers
     return [*lines, _traffic(steps, {buffers[a] for a in read}, {buffers[a] for a in written}, operations(kernel.body))]
+
+
+def _blocks(steps: Schedule, step: Launch) -> list[str]:
+    """What a kernel shares with products of a batch, if it may run on some of them at a time."""
+    batched = {b for s in steps.steps if isinstance(s, Multiply) and s.product.batch != 1 for b in (s.a, s.b, s.c)}
+    shared = [steps.buffers[b].name for a, b in enumerate(step.buffers) if b in batched and a in step.kernel.slabs]
+    if not shared:
+        return []
+    return [
+        f"may run block by block with the products of {', '.join(shared)}, if these would not stay in cache: each iteration "
+        "touches a slab of its own"
+    ]
 
 
 def _arrays(kernel: Kernel) -> tuple[set[int], set[int]]:

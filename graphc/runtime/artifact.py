@@ -42,7 +42,7 @@ from .program import Program
 from .signature import Declared, Signature
 from .variables import Parameters, States
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ATTEMPTS = 10  # to read a folder that is replaced while it is read
 
 _PACKAGE = '''"""{name}, compiled by graphc {version}: `import {name}` from the folder above, then {name}.forward(…)."""

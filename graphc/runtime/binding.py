@@ -5,22 +5,19 @@ An instruction is cut only if each part is worth more than handing it over.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import accumulate as totals
-from itertools import count, pairwise
+from itertools import count
 
-from . import blas, products
-from .driver import STATUS_SLOT, ZERO_SLOT, Argument, Call, Moving, Own, Repeat
+from . import blas, products, strips
+from .blocks import Blocks
+from .driver import STATUS_SLOT, ZERO_SLOT, Argument, Call, Moving, Own, Repeat, Step
 from .memory import address
 from .packing import Packed
-from .program import ALIGNMENT, NOTHING, Instruction, Loop, Program, plan_arena
-
-PART_NS = 4000  # of work in a part: handing it to a worker that is awake takes a few hundred
-BLOCKS = 4  # of a product for each thread
-
-# What an instruction takes, roughly: an operation on vectors, a byte that comes from a cache, one of a product.
-OPERATION_NS, BYTE_NS, PRODUCT_NS = 0.02, 0.02, 1 / 200
+from .parts import BLOCKS, BYTE_NS, OPERATION_NS, PART_NS, PRODUCT_NS, cut, parts_worth
+from .program import ALIGNMENT, NOTHING, Instruction, Loop, Program, aligned, plan_arena
+from .strips import Strip
 
 
 @dataclass(frozen=True)
@@ -52,41 +49,55 @@ class Binder:
     packed: Packed | None = None
     counters: Iterator[int] = field(default_factory=count)
 
-    def bind(self, program: Program) -> tuple[list[Call | Repeat], int]:
+    def bind(self, program: Program) -> tuple[list[Step], int]:
         """(calls, bytes of the arena)"""
         groups, length = self.by_instruction(program)
         return [call for group in groups for call in group], length
 
-    def by_instruction(self, program: Program) -> tuple[list[list[Call | Repeat]], int]:
-        """(the calls of each instruction, bytes of the arena)"""
-        offsets, length = plan_arena(program, self.sizes)
-        groups, extra = self._groups(program, program.instructions, offsets, length, count(1), {})
+    def by_instruction(self, program: Program) -> tuple[list[list[Step]], int]:
+        """(the calls of each instruction, bytes of the arena); those of a strip stand at its last."""
+        found = self.strips(program, program.instructions)
+        local = {number for strip in found for number in strip.local}
+        offsets, length = plan_arena(program, self.sizes, [strip.range for strip in found], local)
+        groups, extra = self._groups(program, program.instructions, found, offsets, length, count(1), {})
         return groups, length + extra
 
     def _groups(
         self,
         program: Program,
-        instructions: Iterable[Instruction | Loop],
+        instructions: Sequence[Instruction | Loop],
+        together: Sequence[Strip],
         offsets: Mapping[int, int],
         length: int,
         tags: Iterator[int],
         panels: Mapping[Operand, Argument],
-    ) -> tuple[list[list[Call | Repeat]], int]:
+    ) -> tuple[list[list[Step]], int]:
         """(the calls of each instruction, bytes beyond the arena's `length` that they need).
 
-        tags: an instruction is told by its number among all. panels: right-hand operands of products that are packed
-        already.
+        together: those that run block by block. tags: an instruction is told by its number among all. panels: right-hand
+        operands of products that are packed already.
         """
-        groups: list[list[Call | Repeat]] = []
+        groups: list[list[Step]] = []
         extra = 0  # what the parts of one instruction have of their own; no two instructions run at once
 
         def place(number: int) -> Argument:
             return (self.arena_slot, offsets[number]) if number in offsets else (self.slots[number], 0)
 
-        for instruction in instructions:
+        strips_of = {number: strip for strip in together for number in strip.members}
+        for number, instruction in enumerate(instructions):
+            if number in strips_of:
+                strip = strips_of[number]
+                last = number == max(strip.members)
+                blocks, needed = self._strip(program, strip, place, length) if last else ([], 0)
+                groups.append([*blocks])
+                extra = max(extra, needed)
+                next(tags)
+                continue
             if isinstance(instruction, Loop):
                 packing, own, size = self._packed_once(program, instruction, length, place, panels)
-                inner, needed = self._groups(program, instruction.body, offsets, length + size, tags, {**panels, **own})
+                steps, panels_too, free = instruction.body, {**panels, **own}, length + size
+                found = self.strips(program, steps)
+                inner, needed = self._groups(program, steps, found, offsets, free, tags, panels_too)
                 moving = tuple(self._moving(program, number, place) for number in instruction.views)
                 body = tuple(call for group in inner for call in group)
                 times = instruction.count.evaluate(self.sizes)
@@ -99,6 +110,7 @@ class Binder:
                 slot, base = place(number)
                 arguments.append((slot, base + offset.evaluate(self.sizes) * program.buffers[number].dtype.itemsize))
             values = [s.evaluate(self.sizes) for s in instruction.sizes]
+            made: Sequence[Step]
             if instruction.kernel.startswith("gemm"):
                 made, needed = self._product(program, instruction, arguments, values, length, panels)
             elif instruction.extent is not None:
@@ -127,9 +139,9 @@ class Binder:
         free: int,
         place: Callable[[int], Argument],
         panels: Mapping[Operand, Argument],
-    ) -> tuple[list[Call | Repeat], dict[Operand, Argument], int]:
+    ) -> tuple[list[Step], dict[Operand, Argument], int]:
         """(calls before a loop that pack what its products read again and again, where that then lies, bytes)."""
-        packing: list[Call | Repeat] = []
+        packing: list[Step] = []
         found: dict[Operand, Argument] = {}
         size = 0
         for instruction in loop.calls:
@@ -150,11 +162,30 @@ class Binder:
             found[operand] = (self.arena_slot, free + size)
             words = _integers([n, k, ldb, int(operand.transposed)])
             packing.append(Call(self.addresses[f"pack_{t}", True], (where, found[operand], *words)))
-            size += _aligned(products.packed_size(t, n, k) * products.ITEMSIZE[t])
+            size += aligned(products.packed_size(t, n, k) * products.ITEMSIZE[t])
         return packing, found, size
 
     def _address(self, instruction: Instruction) -> int:
         return self.addresses[instruction.kernel, instruction.fixed]
+
+    # -- strips -------------------------------------------------------------------------------------------------
+    def strips(self, program: Program, instructions: Sequence[Instruction | Loop]) -> list[Strip]:
+        """The instructions that run block by block; see `graphc.runtime.strips`."""
+        return strips.chosen(program, instructions, self.sizes, self.threads)
+
+    def _strip(
+        self, program: Program, strip: Strip, place: Callable[[int], Argument], free: int
+    ) -> tuple[Sequence[Step], int]:
+        """(the calls of a strip, bytes that its parts have of their own)"""
+        alone = replace(self, threads=1)
+
+        def product(
+            instruction: Instruction, arguments: list[Argument], values: list[int], free: int
+        ) -> tuple[list[Call], int]:
+            return alone._product(program, instruction, arguments, values, free, {}, True)
+
+        return Blocks(program, self.sizes, place, self._address, product, self.arena_slot, self.counters).calls(
+            strip, free, self.addresses["run", True])
 
     # -- kernels ------------------------------------------------------------------------------------------------
     def _divided(
@@ -171,11 +202,11 @@ class Binder:
             touched += lengths[-1]
         time = instruction.operations.evaluate(self.sizes) * OPERATION_NS + touched * BYTE_NS
         grain = ALIGNMENT if extent > 64 * ALIGNMENT else 1
-        bounds = cut(extent, grain, self._parts(time))
+        bounds = cut(extent, grain, parts_worth(time, self.threads))
         own, combining, at = [], [], free
         if len(bounds) > 1:
             for private in instruction.private:
-                stride = _aligned(lengths[private.array])
+                stride = aligned(lengths[private.array])
                 own.append(Own(private.array, (self.arena_slot, at), stride))
                 if private.reduce != "scratch":
                     buffer = program.buffers[instruction.arrays[private.array][0]]
@@ -188,9 +219,6 @@ class Binder:
         given = (*arguments, *_integers([*values, 0, extent]))
         return [Call(self._address(instruction), given, bounds, tuple(own)), *combining], at - free
 
-    def _parts(self, time: float) -> int:
-        return max(1, min(self.threads, int(time / PART_NS)))
-
     # -- matrix products ----------------------------------------------------------------------------------------
     def _product(
         self,
@@ -200,13 +228,16 @@ class Binder:
         values: list[int],
         free: int,
         panels: Mapping[Operand, Argument],
+        block: bool = False,
     ) -> tuple[list[Call], int]:
+        """The calls of a matrix product. block: it is some of a batch, which lie elsewhere each time."""
         m, n, k, lda, ldb, ldc, trans_a, trans_b, accumulate, *batched = values
         t = instruction.kernel.rsplit("_", 1)[1]
         time = 2 * m * n * k * PRODUCT_NS
         batch = batched[0] if batched else 1
-        several = batch > 1 and (batch >= self.threads or self._parts(time) == 1)
-        threads = 1 if several else self._parts(time)
+        several = block or batch > 1 and (batch >= self.threads or parts_worth(time, self.threads) == 1)
+        single = batch == 1 and not block
+        threads = 1 if several else parts_worth(time, self.threads)
         blocks = max(threads, min(BLOCKS * threads, int(time / PART_NS)))
 
         def planned(packed: bool) -> products.Plan:
@@ -216,8 +247,8 @@ class Binder:
         plan = planned(False)
         number, offset = instruction.arrays[1]
         operand = Operand(number, offset.evaluate(self.sizes), t, n, k, ldb, bool(trans_b))
-        frozen = self.packed is not None and program.buffers[number].kind == "param" and batch == 1
-        if (batch == threads == 1 and not frozen and operand not in panels
+        frozen = self.packed is not None and program.buffers[number].kind == "param" and single
+        if (single and threads == 1 and not frozen and operand not in panels
                 and products.is_turned(t, m, n, k, bool(trans_a), bool(trans_b), bool(accumulate))):
             return self._turned(t, arguments, values, free)
         if frozen and m and n and k and not plan.how & products.USE_BLAS:
@@ -225,14 +256,14 @@ class Binder:
             plan = planned(True)
             packed = self.packed.operand(program.buffers[number].name, operand.offset, t, n, k, ldb, bool(trans_b))
             arguments[1] = (ZERO_SLOT, address(packed))
-        if batch == 1 and operand in panels:
+        if single and operand in panels:
             plan = planned(True)
             arguments[1] = panels[operand]
         if several:
-            bounds = cut(batch, 1, self._parts(time * batch))
+            bounds = cut(batch, 1, parts_worth(time * batch, self.threads))
         else:
             bounds = cut(min(plan.blocks, threads), 1, threads)
-        itemsize, stride = products.ITEMSIZE[t], _aligned(plan.work)
+        itemsize, stride = products.ITEMSIZE[t], aligned(plan.work)
         kernel, work, shared = "gemm", (self.arena_slot, free), (ZERO_SLOT, 0)
         own: tuple[Own, ...] = ()
         needed = stride * len(bounds)
@@ -266,21 +297,13 @@ class Binder:
         plan = products.plan(t, n, m, k, ldb, lda, False, False, False)
         itemsize = products.ITEMSIZE[t]
         lengths = [plan.work, n * m * itemsize, products.packed_size(t, 1, m) * itemsize]
-        *places, end = totals(map(_aligned, lengths), initial=free)
+        *places, end = totals(map(aligned, lengths), initial=free)
         work, turned, panel = ((self.arena_slot, place) for place in places)
         sizes = _integers([n, m, k, ldb, lda, m, plan.how, plan.high, plan.wide, 0, 1])
         return [
             Call(self.addresses[f"gemm_{t}", True], (b, a, turned, work, (ZERO_SLOT, 0), *sizes)),
             Call(self.addresses[f"turn_{t}", True], (turned, c, panel, *_integers([m, n, ldc]))),
         ], end - free
-
-
-def cut(extent: int, grain: int, parts: int) -> tuple[tuple[int, int], ...]:
-    """The (begin, end) of at most so many parts of about one length, which begin at multiples of the grain."""
-    units = -(-extent // grain)
-    parts = max(1, min(parts, units))
-    edges = [min(extent, units * p // parts * grain) for p in range(parts + 1)]
-    return tuple((a, b) for a, b in pairwise(edges))
 
 
 def needed_kernels(program: Program, threads: int) -> set[str]:
@@ -302,7 +325,3 @@ def needed_kernels(program: Program, threads: int) -> set[str]:
 
 def _integers(values: list[int]) -> list[Argument]:
     return [(0, v) for v in values]
-
-
-def _aligned(length: int) -> int:
-    return -(-length // ALIGNMENT) * ALIGNMENT

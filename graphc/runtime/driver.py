@@ -2,7 +2,9 @@
 
 A slot holds an address. An argument of an instruction is a pair (slot, offset) and has the value slots[slot] + offset,
 in bytes; slot 0 always holds 0, so an integer v is (0, v). Slot 1 holds the address of the program's status, four
-int64; the run ends after the instruction that sets the first of them.
+int64; the run ends after the instruction that sets the first of them. Behind the slots that a program asks for, two hold
+the addresses of its code and of the slots themselves, so that an instruction can be a run of the driver over a part of the
+code.
 
 A loop is the instructions between a BEGIN and its END. Its moving slots begin at slots[parent] + offset, and advance by
 a step each time; a parent may itself move, in a loop outside.
@@ -30,12 +32,12 @@ STATUS_WORDS = 4
 BEGIN, END = 0, 1  # in place of an address
 
 _RUN = f'''
-def run(code, slots, count, table):
-    """Run the instructions in the first `count` words of `code`; see `encode`."""
+def run(code, slots, table, begin, end):
+    """Run the instructions in the words of `code` from `begin` to `end`; see `encode`."""
     arguments = scratch()
     status = words_at(slots[1])
-    pc = 0
-    while pc < count:
+    pc = begin
+    while pc < end:
         n = code[pc + 1]
         following = pc + code[pc + 3]
         if code[pc] == {BEGIN}:
@@ -121,7 +123,7 @@ _INDICES, _FILLS = ("i32", "i64"), {8: "u8", 32: "i32", 64: "i64"}
 def fixed_sources() -> dict[str, KernelSource]:
     """The kernels that every program may use, and `run`, by name."""
     words = ("i64*",) * 3
-    kernels = [KernelSource("run", _RUN, ("i64*", "i64*", "i64", "i64*")),
+    kernels = [KernelSource("run", _RUN, ("i64*",) * 3 + ("i64",) * 2),
                KernelSource("part", threads.PART_TEXT, ("i64*", "i64*", "i64")),
                KernelSource("share", threads.SHARE_TEXT, words),
                KernelSource("work", threads.WORK_TEXT, ("i64*", "i64")),
@@ -190,31 +192,54 @@ class Repeat:
     times: int
     counter: int
     moving: tuple[Moving, ...]
-    body: tuple[Call | Repeat, ...]
+    body: tuple[Step, ...]
 
 
-def encode(calls: Sequence[Call | Repeat]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The instructions as the driver reads them.
+@dataclass(frozen=True)
+class Strands:
+    """Lists of instructions, to run side by side: each is a part of one divided instruction, a run of the driver, whose
+    address is `run`. In them nothing is divided, and no slot is written that another reads."""
+
+    run: int
+    bodies: tuple[tuple[Call | Repeat, ...], ...]
+
+
+Step = Call | Repeat | Strands
+
+
+def encode(calls: Sequence[Step], n_slots: int = 0) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The instructions as the driver reads them; n_slots is the slot that holds the address of the code, the next that of
+    the slots.
 
     A call is: address, n, parts, its length in words; the pairs of the arguments; where there are several parts, their
     bounds in place of the last two pairs, then the number of arguments of their own, and for each its number, slot,
     offset and stride. A loop is a BEGIN: 0, n, counter, its length, how many times, the word after the loop, and n
     moving slots, each slot, parent and offset; its body; and an END: 1, n, counter, its length, the word after the
-    BEGIN, and for each moving slot the slot and its step.
+    BEGIN, and for each moving slot the slot and its step. Strands are a divided call of `run` whose length covers what
+    follows it, the bodies one after the other; the bounds of a part are where its body begins and ends.
     """
     words: list[int] = []
-    _encode(calls, words)
+    _encode(calls, words, n_slots)
     return np.array(words, np.int64)
 
 
-def _encode(calls: Sequence[Call | Repeat], words: list[int]) -> None:
+def _encode(calls: Sequence[Step], words: list[int], n_slots: int) -> None:
     for call in calls:
+        if isinstance(call, Strands):
+            place, parts = len(words), len(call.bodies)
+            words += [call.run, 5, parts, 0, n_slots, 0, n_slots + 1, 0, ZERO_SLOT, 0, *(0,) * (2 * parts), 0]
+            for p, body in enumerate(call.bodies):
+                words[place + 10 + 2 * p] = len(words)
+                _encode(body, words, n_slots)
+                words[place + 11 + 2 * p] = len(words)
+            words[place + 3] = len(words) - place
+            continue
         if isinstance(call, Repeat):
             n, place = len(call.moving), len(words)
             words += [BEGIN, n, call.counter, 6 + 3 * n, call.times, 0]
             words += [word for m in call.moving for word in (m.slot, m.parent, m.offset)]
             first = len(words)
-            _encode(call.body, words)
+            _encode(call.body, words, n_slots)
             words += [END, n, call.counter, 5 + 2 * n, first, *(word for m in call.moving for word in (m.slot, m.step))]
             words[place + 5] = len(words)
             continue
@@ -230,27 +255,32 @@ def _encode(calls: Sequence[Call | Repeat], words: list[int]) -> None:
         words += [call.address, len(call.arguments), max(len(call.bounds), 1), 4 + len(rest), *rest]
 
 
-def parts_of(call: Call | Repeat) -> int:
+def parts_of(call: Step) -> int:
     """Into how many parts, to run side by side, an instruction is cut; of a loop the most of any inside."""
+    if isinstance(call, Strands):
+        return len(call.bodies)
     return max(map(parts_of, call.body), default=1) if isinstance(call, Repeat) else max(len(call.bounds), 1)
 
 
 class Program:
     """Instructions bound to slots: what a step runs.
 
-    `slots` may be written between runs (addresses as int64), all but the first two. One program is not for two threads
+    `slots` may be written between runs (addresses as int64), all but the first two and the last two. One program is not for two threads
     at once. workers: how many threads take part in its divided instructions.
     """
 
-    def __init__(self, calls: Sequence[Call | Repeat], n_slots: int, workers: int = 1) -> None:
-        self.slots = np.zeros(max(n_slots, FIRST_FREE_SLOT), np.int64)
-        self._code = encode(calls)
+    def __init__(self, calls: Sequence[Step], n_slots: int, workers: int = 1) -> None:
+        n_slots = max(n_slots, FIRST_FREE_SLOT)
+        self.slots = np.zeros(n_slots + 2, np.int64)
+        self._code = encode(calls, n_slots)
         status = np.zeros(STATUS_WORDS, np.int64)
         self._status = status.data  # a memoryview is read and written faster than an array
-        self.slots[STATUS_SLOT] = status.ctypes.data
+        fixed = {STATUS_SLOT: status, n_slots: self._code, n_slots + 1: self.slots}
+        for slot, array in fixed.items():
+            self.bind(slot, array)
         divided = any(parts_of(call) > 1 for call in calls)
         table = threads.table(workers, fixed_kernels("part", "share", "work")) if divided else threads.table()
-        arguments = (self._code.ctypes.data, self.slots.ctypes.data, len(self._code), table)
+        arguments = (self._code.ctypes.data, self.slots.ctypes.data, table, 0, len(self._code))
         self._arguments = (ctypes.c_int64 * len(arguments))(*arguments)
         self._place = ctypes.addressof(self._arguments)
         self._entry = _entry()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from .model import Entry
 from .peaks import Peaks, measure
 from .program import Instruction, Loop, Program, plan_arena
 from .signature import bind_sizes
+from .strips import Strip
 from .timeline import Timeline
 
 Array = np.ndarray[Any, Any]
@@ -55,7 +56,7 @@ class Profile:
 
     kind: forward, gradient or step. runs: how many there were. timings: a row for each instruction.
     whole: seconds of the program as it runs, its instructions not timed apart. call: seconds of a call from Python.
-    arena: bytes of its temporaries.
+    arena: bytes of its temporaries. strips: the steps that run block by block, together, by their places from 1 on.
     """
 
     program: Program
@@ -68,6 +69,7 @@ class Profile:
     call: float
     arena: int
     peaks: Peaks
+    strips: tuple[tuple[int, ...], ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -121,15 +123,16 @@ def profile(entry: Entry, kind: str, inputs: Mapping[str, Any], runs: int | None
     del held
     peaks = measure(executor.threads, {_float_type(program, i, sizes) for i in program.calls})
     timings = []
-    for step, (found, parts, arrays) in enumerate(zip(program.instructions, apart.parts, reuse(program, sizes), strict=True)):
+    touches = reuse(program, sizes, apart.strips)
+    for step, (found, parts, arrays) in enumerate(zip(program.instructions, apart.parts, touches, strict=True)):
         instruction = _as_one(program, found) if isinstance(found, Loop) else found
         operations, dtype = instruction.operations.evaluate(sizes), _float_type(program, instruction, sizes)
         least, bound = peaks.least(operations, arrays, dtype)
         touched = sum(count for count, _ in arrays)
         timings.append(Timing((step + 1,), instruction, float(times[step]), operations, touched, least, bound, parts))
-    arena = plan_arena(program, sizes)[1]
     together, called = float(times[-2]), float(times[-1])
-    return Profile(program, kind, sizes, executor.threads, runs, tuple(timings), together, called, arena, peaks)
+    strips = tuple(tuple(number + 1 for number in strip.members) for strip in apart.strips)
+    return Profile(program, kind, sizes, executor.threads, runs, tuple(timings), together, called, apart.arena, peaks, strips)
 
 
 def _as_one(program: Program, loop: Loop) -> Instruction:
@@ -178,26 +181,39 @@ def traffic(program: Program, instruction: Instruction | Loop, sizes: Mapping[st
     return found
 
 
-def reuse(program: Program, sizes: Mapping[str, int]) -> list[list[tuple[int, int]]]:
+def reuse(program: Program, sizes: Mapping[str, int], strips: Iterable[Strip] = ()) -> list[list[tuple[int, int]]]:
     """For each instruction (bytes, distance) of the arrays that it touches, when the program runs again and again.
 
     The distance is how many bytes were touched since the array was, those of this instruction among them. It tells
-    which cache can still hold the array: one smaller than it cannot.
+    which cache can still hold the array: one smaller than it cannot. Of what runs block by block, arrays that one of them
+    has touched come from the cache that a block fits into.
     """
-    offsets, _ = plan_arena(program, sizes)
+    strips = list(strips)
+    offsets, _ = plan_arena(program, sizes, [s.range for s in strips], {b for s in strips for b in s.local})
     touched = [traffic(program, instruction, sizes) for instruction in program.instructions]
     last: dict[tuple[str, int], int] = {}
     now = 0
+    near = {place: strip.block_bytes for strip in strips for place in _touched_again(strip)}
     found: list[list[tuple[int, int]]] = []
     for _ in range(2):  # the first run touches everything; the second finds it as any later one does
         found = []
-        for arrays in touched:
+        for number, arrays in enumerate(touched):
             now += sum(arrays.values())
             # temporaries at one place of the arena are the same memory
             places = [("arena", offsets[n]) if n in offsets else ("buffer", n) for n in arrays]
-            found.append([(count, now - last.get(p, 0)) for count, p in zip(arrays.values(), places, strict=True)])
+            distances = (min(now - last.get(p, 0), near.get((number, n), now)) for n, p in zip(arrays, places, strict=True))
+            found.append(list(zip(arrays.values(), distances, strict=True)))
             last |= dict.fromkeys(places, now)
     return found
+
+
+def _touched_again(strip: Strip) -> Iterator[tuple[int, int]]:
+    """(instruction, buffer) wherever one of a strip touches what lies in cache since another, or the last block, did."""
+    seen = set(strip.local)
+    for number, member in strip.members.items():
+        touched = {r.buffer for r in member.regions if r is not None}
+        yield from ((number, buffer) for buffer in touched & seen)
+        seen |= touched
 
 
 def _float_type(program: Program, instruction: Instruction, sizes: Mapping[str, int]) -> str:

@@ -7,7 +7,7 @@ runs instructions several times, over views that move along other buffers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -77,6 +77,9 @@ class Instruction:
     extent: the kernel runs over a range of an outer loop of this length; `begin` and `end` of the range are its last
     two parameters, so that parts of it may run side by side. None: it runs as a whole.
     private: the arrays that parts cannot share.
+    slabs: for each array how many elements an iteration of that loop is from the next, if iteration v touches none outside
+    [slab·v, slab·(v + 1)); 0 where it may touch any. Empty where there is no such loop.
+    written: the places of the arrays that a generated kernel writes for others to read.
     """
 
     kernel: str
@@ -88,22 +91,32 @@ class Instruction:
     where: str = ""
     extent: Size | None = None
     private: tuple[Private, ...] = ()
+    slabs: tuple[Size, ...] = ()
+    written: tuple[int, ...] = ()
+
+    @property
+    def writes(self) -> tuple[int, ...]:
+        """The buffers that it writes for others to read."""
+        fixed = {"gemm": (2,), "copy": (0,)}.get(self.kernel.split("_")[0], ()) if self.fixed else self.written
+        return tuple(self.arrays[place][0] for place in fixed)
 
     def to_json(self) -> list[Any]:
         arrays, sizes = [[b, str(o)] for b, o in self.arrays], [str(s) for s in self.sizes]
         extent = None if self.extent is None else str(self.extent)
         private = [[p.array, p.reduce] for p in self.private]
         told = [self.fixed, self.message, str(self.operations), self.where]
-        return [self.kernel, arrays, sizes, *told, extent, private]
+        slabs = [str(s) for s in self.slabs]
+        return [self.kernel, arrays, sizes, *told, extent, private, slabs, list(self.written)]
 
     @staticmethod
     def from_json(data: list[Any]) -> Instruction:
-        kernel, arrays, sizes, fixed, message, operations, where, extent, private = data
+        kernel, arrays, sizes, fixed, message, operations, where, extent, private, slabs, written = data
         read = tuple((b, parse(o)) for b, o in arrays)
         whole = None if extent is None else parse(extent)
         own = tuple(Private(*p) for p in private)
         values = tuple(map(parse, sizes))
-        return Instruction(kernel, read, values, fixed, message, parse(operations), where, whole, own)
+        work, lengths = parse(operations), tuple(map(parse, slabs))
+        return Instruction(kernel, read, values, fixed, message, work, where, whole, own, lengths, tuple(written))
 
 
 @dataclass(frozen=True)
@@ -215,7 +228,10 @@ class Program:
         return Program(data["name"], tuple(buffers), instructions, guards, tuple(data["updated"]))
 
     def cost(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        """Arithmetic operations, bytes that the instructions touch, and bytes of the arena, for given sizes."""
+        """Arithmetic operations, bytes that the instructions touch, and bytes of the arena, for given sizes.
+
+        What runs block by block needs less of the arena, and less of it in all where there are few threads.
+        """
         touched = operations = 0
         todo: list[tuple[Instruction | Loop, int]] = [(i, 1) for i in self.instructions]
         while todo:
@@ -232,16 +248,32 @@ class Program:
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
 
-def plan_arena(program: Program, sizes: Mapping[str, int]) -> tuple[dict[int, int], int]:
+def plan_arena(
+    program: Program, sizes: Mapping[str, int], together: Iterable[range] = (), elsewhere: Collection[int] = ()
+) -> tuple[dict[int, int], int]:
     """(offset in bytes of each temporary, size of the arena): temporaries that do not live at once share memory.
+
+    together: instructions that do not run one after the other, so that what one of them touches lives all through them.
+    elsewhere: temporaries that lie in no arena.
+    """
+    first_of = {number: group.start for group in together for number in group}
+    last_of = {number: group.stop - 1 for group in together for number in group}
+    spans = []
+    for number, (first, last) in program.lifetimes.items():
+        if number not in elsewhere:
+            buffer = program.buffers[number]
+            length = buffer.numel.evaluate(sizes) * buffer.dtype.itemsize
+            spans.append((length, first_of.get(first, first), last_of.get(last, last), number))
+    return arrange(spans)
+
+
+def arrange(spans: Iterable[tuple[int, int, int, int]]) -> tuple[dict[int, int], int]:
+    """(offset of each thing, size of all) for things of (bytes, first and last moment, number): what does not live at once
+    shares memory.
 
     Largest first, each at the lowest offset where nothing alive at the same time lies.
     """
-    spans = []
-    for number, (first, last) in program.lifetimes.items():
-        buffer = program.buffers[number]
-        length = buffer.numel.evaluate(sizes) * buffer.dtype.itemsize
-        spans.append((-(-max(length, 1) // ALIGNMENT) * ALIGNMENT, first, last, number))
+    spans = [(aligned(max(length, 1)), first, last, number) for length, first, last, number in spans]
     placed: list[tuple[int, int, int, int]] = []
     offsets: dict[int, int] = {}
     total = 0
@@ -256,6 +288,11 @@ def plan_arena(program: Program, sizes: Mapping[str, int]) -> tuple[dict[int, in
         placed.append((offset, offset + length, first, last))
         total = max(total, offset + length)
     return offsets, total
+
+
+def aligned(length: int) -> int:
+    """So many bytes, and what is left of the last line."""
+    return -(-length // ALIGNMENT) * ALIGNMENT
 
 
 def viewed(program: Program, number: int, arrays: Mapping[int, Any], time: int, sizes: Mapping[str, int]) -> Any:

@@ -1,6 +1,8 @@
 """Memory: the arena, updates in place, outputs that share a value, variables that change places."""
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -75,6 +77,25 @@ def test_lifetimes_run_from_the_first_touch_to_the_last():
     touch = lambda *b: Instruction("k", tuple((i, size(0)) for i in b), ())
     program = Program("p", (temp, temp, Buffer("input", "x", BY_NAME["f32"], ())), (touch(2), touch(0), touch(1, 2), touch(0), touch(2)), ())
     assert program.lifetimes == {0: (1, 3), 1: (2, 2)}
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(programs(), st.integers(0, 20), st.data())
+def test_what_runs_together_shares_no_memory(program, b, data):
+    """All temporaries of instructions that take turns live at once; some lie elsewhere."""
+    start = data.draw(st.integers(0, len(program.instructions) - 1))
+    group = range(start, data.draw(st.integers(start + 1, len(program.instructions))))
+    elsewhere = data.draw(st.sets(st.sampled_from(sorted(program.lifetimes) or [0])))
+    offsets, total = plan_arena(program, {"B": b}, [group], elsewhere)
+    assert set(offsets) == set(program.lifetimes) - elsewhere
+    spans = []
+    for number, (first, last) in program.lifetimes.items():
+        if number in offsets and first < group.stop and last >= group.start:
+            buffer = program.buffers[number]
+            length = buffer.numel.evaluate({"B": b}) * buffer.dtype.itemsize
+            spans.append((offsets[number], offsets[number] + max(length, 1)))
+    assert all(end <= start for (_, end), (start, _) in pairwise(sorted(spans))), spans
+    assert all(end <= total for _, end in spans)
 
 
 # -- updates ---------------------------------------------------------------------------------------------------------

@@ -202,3 +202,41 @@ def test_no_private_array_grows_with_the_rows():
     assert lengths and all("B" not in length.names for length in lengths)
     (kernel, _) = low.kernels
     assert kernel.main in {loop.variable for loop in loops(kernel.body)}
+
+
+def slabs(model):
+    """For each array of each kernel how many elements an iteration is from the next, where each has a slab of its own."""
+    low = lowered(model)
+    names = [b.name for b in low.program.buffers]
+    kernels = [i for i in low.program.instructions if not i.fixed]
+    return [{names[b]: str(s) for (b, _), s in zip(i.arrays, i.slabs, strict=True)} for i in kernels if i.slabs]
+
+
+def test_slabs_of_rows():
+    @gc.model
+    def rows(x: gc.f64["B", "T"], w: gc.f64["T"]):
+        return gc.outputs(y=gc.softmax(x + w), s=gc.sum(x, axis=1))
+
+    (found,) = [s for s in slabs(rows) if "y" in s]
+    assert found["x"] == found["y"] == "T" and found["w"] == "0" and found["s"] == "1"
+
+
+def test_slabs_are_of_the_outermost_axis():
+    """An iteration that touches cells here and there in an array has no slab of it, though no other touches them."""
+    @gc.model
+    def turned(x: gc.f64["B", "T"]):
+        return gc.outputs(y=gc.transpose(x) * 2)
+
+    (found,) = slabs(turned)
+    assert sorted(found.items()) in ([("x", "0"), ("y", "B")], [("x", "T"), ("y", "0")])
+
+
+@pytest.mark.parametrize("read", [
+    lambda x: x[::-1], lambda x: gc.concat([x[1:], x[:1]]), lambda x: x[:1] + x, lambda x: gc.take(x, gc.minimum(gc.arange(5), 3)),
+])  # fmt: skip
+def test_other_rows_are_in_no_slab(read):
+    @gc.model
+    def moved(x: gc.f64[5, "T"], z: gc.f64[5, "T"]):
+        return gc.outputs(y=gc.exp(read(x)) * z)
+
+    assert slabs(moved) and all(s.get("x", "0") == "0" for s in slabs(moved))

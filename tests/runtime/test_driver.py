@@ -6,7 +6,18 @@ import pytest
 
 from graphc.runtime import driver
 from graphc.runtime.cache import KernelSource, build
-from graphc.runtime.driver import Call, Moving, Own, Program, Repeat, encode, fixed_kernels, fixed_sources
+from graphc.runtime.driver import (
+    Call,
+    Moving,
+    Own,
+    Program,
+    Repeat,
+    Strands,
+    encode,
+    fixed_kernels,
+    fixed_sources,
+    parts_of,
+)
 from graphc.runtime.library import LIBRARY
 
 DTYPES = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64}
@@ -144,6 +155,32 @@ def test_stops_at_a_fault_and_recovers():
     assert made.run() == 42 and made.status == (42, -1, 5, 2)
     index[2] = 0
     assert made.run() == 0 and x[0] == 1
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_strands_run_side_by_side(workers):
+    """Each is a part of the code, with loops and moving slots of its own; what comes after waits for all."""
+    count, width = 7, 5
+    x = np.zeros((count, width), np.int32)
+    fill = fixed_kernels("fill_32")["fill_32"]
+    bodies = []
+    for p in range(count):
+        counter, moving = 10 + 2 * p, 11 + 2 * p
+        row = Repeat(width, counter, (Moving(moving, 2, 4 * width * p, 4),), (Call(fill, ((moving, 0), (0, 1), (0, p + 1))),))
+        bodies.append((row, Call(fill, ((2, 4 * width * p), (0, 1), (0, -p)))))
+    strands = Strands(fixed_kernels("run")["run"], tuple(bodies))
+    last = Call(fill, ((2, 4), (0, 1), (0, 99)))
+    assert parts_of(strands) == count
+    for calls in ([strands, last], [Repeat(2, 3, (), (strands,)), last]):
+        made = Program(calls, 10 + 2 * count, workers)
+        made.bind(2, x)
+        for _ in range(30):
+            x[:] = 0
+            assert made.run() == 0
+            expected = np.repeat(np.arange(1, count + 1)[:, None], width, 1)
+            expected[:, 0] = -np.arange(count)
+            expected[0, 1] = 99
+            np.testing.assert_array_equal(x, expected)
 
 
 def test_programs_are_independent():

@@ -293,8 +293,8 @@ def stale(patch):
 
 
 def everything_at_once(real):
-    def plan(program, sizes):
-        offsets, length = real(program, sizes)
+    def plan(program, sizes, *strips):
+        offsets, length = real(program, sizes, *strips)
         return dict.fromkeys(offsets, 0), length
     return plan
 
