@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 from ..case import Case
-from . import compiling, elementwise, losses, networks, products, recurrent
+from . import attention, compiling, elementwise, losses, networks, products, recurrent
 
 #: title → its cases
 GROUPS: dict[str, tuple[Case, ...]] = {
     "Matrix products": products.CASES,
     "Networks": networks.CASES,
     "Recurrent networks": recurrent.CASES,
+    "Attention": attention.CASES,
     "Losses and normalisation": losses.CASES,
     "Elementwise chains": elementwise.CASES,
     "Compile time": compiling.CASES,
