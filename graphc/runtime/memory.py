@@ -13,6 +13,10 @@ from .program import ALIGNMENT
 
 Array = np.ndarray[Any, Any]
 
+HUGE_PAGE = 2 << 20
+"""Bytes of a page of those that Linux gives to large arrays of NumPy's, where they cover it whole: of 64-bit x86, and of
+most ARM systems."""
+
 _nothing_at: Any = (ctypes.c_char * 0).from_buffer
 
 
@@ -30,14 +34,17 @@ def address_at_once(array: Array) -> int:
 def side_by_side(arrays: Sequence[tuple[np.dtype[Any], tuple[int, ...]]]) -> tuple[Array, list[Array]]:
     """(block, arrays): zeroed arrays of some types and shapes in one block, each at a multiple of 64 bytes.
 
-    The block is the base of the arrays, and of every view of them: it is held for as long as any of them is.
+    The block is the base of the arrays, and of every view of them: it is held for as long as any of them is. A large one
+    begins and ends with a huge page. Where small pages lie is chance, and some lie so that they push each other out of the
+    second cache.
     """
     offsets, length = [], 0
     for dtype, shape in arrays:
         offsets.append(length)
         length += -(-prod(shape) * dtype.itemsize // ALIGNMENT) * ALIGNMENT
-    block = np.zeros(length + ALIGNMENT, np.uint8)
-    start = -address(block) % ALIGNMENT
+    grain = HUGE_PAGE if length >= HUGE_PAGE else ALIGNMENT
+    block = np.zeros(-(-length // grain) * grain + grain, np.uint8)  # what is never touched takes no memory
+    start = -address(block) % grain
     made: list[Array] = [
         np.ndarray(shape, dtype, block, start + offset)
         for (dtype, shape), offset in zip(arrays, offsets, strict=True)

@@ -8,7 +8,7 @@ import pytest
 
 import graphc as gc
 from graphc.runtime import variables
-from graphc.runtime.memory import Arena, address, address_at_once, side_by_side
+from graphc.runtime.memory import HUGE_PAGE, Arena, address, address_at_once, side_by_side
 
 
 def place(array):
@@ -34,6 +34,17 @@ def test_side_by_side(seed):
     for number, array in enumerate(arrays):
         array.reshape(-1).view(np.uint8)[...] = number + 1
     assert all((a.reshape(-1).view(np.uint8) == n + 1).all() for n, a in enumerate(arrays))
+
+
+@pytest.mark.parametrize("length", [HUGE_PAGE - 128, HUGE_PAGE, 3 * HUGE_PAGE + 128])
+def test_large_blocks_are_whole_huge_pages(length):
+    block, (first, second) = side_by_side([(np.dtype("f4"), (length // 8,)), (np.dtype("f4"), (length // 8,))])
+    assert place(second) - place(first) == length // 2
+    if length >= HUGE_PAGE:
+        assert place(first) % HUGE_PAGE == 0
+        assert place(first) - place(block) + -(-length // HUGE_PAGE) * HUGE_PAGE <= block.nbytes
+    else:
+        assert block.nbytes <= length + 64
 
 
 def test_addresses():

@@ -151,7 +151,7 @@ def test_agreement_on_edge_inputs(value, said):
 @pytest.mark.parametrize("size", [(7, 5, 3), (1, 12, 8), (20, 17, 33)])
 def test_products_of_every_form_agree_with_numpy_and_openblas(size, form):
     product = Product(*size, form)
-    a, b = product.operands()
+    a, b, _ = product.arrays()
     want = np.matmul(*(x.astype(np.float64) for x in product.turned(a, b)))
     for name in ("graphc", "numpy", "openblas"):
         got = measure.outputs(product.prepare(name, 1))

@@ -1,8 +1,8 @@
 """Matrix products C = A B in float32, with each operand as it is or transposed.
 
 What is compared is the product: OpenBLAS is called with its arguments converted beforehand, and graphc runs the one
-instruction of a bound program; NumPy, PyTorch and JAX are called as one calls them. Operands begin at a multiple of 64
-bytes, as parameters and values inside a model do.
+instruction of a bound program; NumPy, PyTorch and JAX are called as one calls them. All but JAX, which has arrays of its
+own, find A, B and C side by side in one block of memory, as parameters and values inside a model lie.
 """
 from __future__ import annotations
 
@@ -46,28 +46,28 @@ class Product:
     def yardstick(self) -> Yardstick:
         return Peak(self.flops)
 
-    def operands(self) -> tuple[Array, Array]:
-        """A and B as they lie in memory."""
+    def arrays(self) -> tuple[Array, Array, Array]:
+        """A and B as they lie in memory, and C."""
         rng = np.random.default_rng(SEED)
         a, b = (self.m, self.k), (self.k, self.n)
         shapes = a[::-1] if self.form in ("tn", "tt") else a, b[::-1] if self.form in ("nt", "tt") else b
-        _, (first, second) = side_by_side([(np.dtype(np.float32), shape) for shape in shapes])
+        _, (first, second, out) = side_by_side([(np.dtype(np.float32), s) for s in (*shapes, (self.m, self.n))])
         rng.standard_normal(out=first, dtype=np.float32)
         rng.standard_normal(out=second, dtype=np.float32)
-        return first, second
+        return first, second, out
 
     def prepare(self, competitor: str, threads: int) -> Run:
-        return _PREPARE[competitor](self, *self.operands())
+        return _PREPARE[competitor](self, *self.arrays())
 
     def turned(self, a: Any, b: Any) -> tuple[Any, Any]:
         """The operands as M×K and K×N, without a copy."""
         return a.T if self.form in ("tn", "tt") else a, b.T if self.form in ("nt", "tt") else b
 
 
-def _graphc(product: Product, a: Array, b: Array) -> Run:
+def _graphc(product: Product, a: Array, b: Array, c: Array) -> Run:
     gc: Any = importlib.import_module("graphc")
     spec = f"{'km' if product.form in ('tn', 'tt') else 'mk'},{'nk' if product.form in ('nt', 'tt') else 'kn'}->mn"
-    out = {"c": np.zeros((product.m, product.n), np.float32)}
+    out = {"c": c}
 
     def multiply(a: Any, b: Any) -> Any:
         return gc.outputs(c=gc.einsum(spec, a, b))
@@ -96,19 +96,17 @@ def _graphc(product: Product, a: Array, b: Array) -> Run:
     return Run(run, dict)
 
 
-def _numpy(product: Product, a: Array, b: Array) -> Run:
+def _numpy(product: Product, a: Array, b: Array, c: Array) -> Run:
     left, right = product.turned(a, b)
-    out = np.zeros((product.m, product.n), np.float32)
-    return Run(lambda: np.matmul(left, right, out=out), lambda c: {"c": c})
+    return Run(lambda: np.matmul(left, right, out=c), lambda c: {"c": c})
 
 
-def _openblas(product: Product, a: Array, b: Array) -> Run:
+def _openblas(product: Product, a: Array, b: Array, c: Array) -> Run:
     """CBLAS's sgemm, its arguments converted beforehand."""
     peer = PEERS["openblas"]
     assert isinstance(peer, OpenBLAS)
     routine = peer.library().scipy_cblas_sgemm
     routine.restype = None
-    out = np.zeros((product.m, product.n), np.float32)
     integer, real, pointer = ctypes.c_int, ctypes.c_float, ctypes.c_void_p
     row_major, plain, transposed = 101, 111, 112
     arguments = (
@@ -116,23 +114,23 @@ def _openblas(product: Product, a: Array, b: Array) -> Run:
         integer(transposed if product.form in ("nt", "tt") else plain),
         integer(product.m), integer(product.n), integer(product.k), real(1.0),
         pointer(a.ctypes.data), integer(a.shape[1]), pointer(b.ctypes.data), integer(b.shape[1]), real(0.0),
-        pointer(out.ctypes.data), integer(product.n))
+        pointer(c.ctypes.data), integer(product.n))
 
     def call(_operands: tuple[Array, Array] = (a, b)) -> Array:  # which live as long as the call
         routine(*arguments)
-        return out
+        return c
     return Run(call, lambda c: {"c": c})
 
 
-def _torch(product: Product, a: Array, b: Array) -> Run:
+def _torch(product: Product, a: Array, b: Array, c: Array) -> Run:
     import torch
 
     left, right = product.turned(torch.from_numpy(a), torch.from_numpy(b))
-    out = torch.zeros(product.m, product.n)
+    out = torch.from_numpy(c)
     return Run(lambda: torch.matmul(left, right, out=out), lambda c: {"c": c.numpy()})
 
 
-def _jax(product: Product, a: Array, b: Array) -> Run:
+def _jax(product: Product, a: Array, b: Array, c: Array) -> Run:
     import jax
 
     left, right = jax.device_put(a), jax.device_put(b)
@@ -140,7 +138,7 @@ def _jax(product: Product, a: Array, b: Array) -> Run:
     return Run(lambda: jax.block_until_ready(multiply(left, right)), lambda c: {"c": np.asarray(c)})
 
 
-_PREPARE: dict[str, Callable[[Product, Array, Array], Run]] = {
+_PREPARE: dict[str, Callable[[Product, Array, Array, Array], Run]] = {
     "graphc": _graphc, "numpy": _numpy, "openblas": _openblas, "torch": _torch, "jax": _jax}
 
 
