@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from .case import Case, Speed
 from .cases import CASES
+from .cases.products import Product
 from .peers import PEERS
 from .results import Record, Result
 from .targets import OURS
@@ -63,14 +64,14 @@ def _present(rows: list[tuple[str, Result]], ours: bool) -> list[str]:
 
 def draw_ratios(record: Record, path: Path) -> bool:
     """Peers' times divided by graphc's, but for products."""
-    rows = _rows(record, lambda case: isinstance(case.measure, Speed) and not case.flops)
+    rows = _rows(record, lambda case: isinstance(case.measure, Speed) and not isinstance(case.workload, Product))
     return _draw(path, rows, _present(rows, False), lambda r, n: r.figures[n].ratio if n in r.figures else None,
                  "time : graphc's time (case, threads); right of the line graphc is faster", True, 1.0)
 
 
 def draw_products(record: Record, path: Path) -> bool:
     """Products as shares of the peak; of the forms with equal sizes, the plain one and the prepacked."""
-    rows = _rows(record, lambda case: bool(case.flops) and case.name.endswith(("/nn", "/packed")))
+    rows = _rows(record, lambda case: isinstance(case.workload, Product) and case.name.endswith(("/nn", "/packed")))
     return _draw(path, rows, _present(rows, True), lambda r, n: _percent(r, n), "% of the peak (case, threads)", False, 100)
 
 
