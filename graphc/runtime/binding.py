@@ -15,7 +15,7 @@ from .blocks import Blocks
 from .driver import STATUS_SLOT, ZERO_SLOT, Argument, Call, Moving, Own, Repeat, Step
 from .memory import address
 from .packing import Packed
-from .parts import BLOCKS, BYTE_NS, OPERATION_NS, PART_NS, PRODUCT_NS, cut, parts_worth
+from .parts import BLOCKS, PART_NS, PRODUCT_NS, cut, kernel_time, parts_worth
 from .program import ALIGNMENT, NOTHING, Instruction, Loop, Program, aligned, plan_arena
 from .strips import Strip
 
@@ -194,13 +194,9 @@ class Binder:
         """A kernel over a range, and the combining of what its parts summed."""
         assert instruction.extent is not None
         extent = instruction.extent.evaluate(self.sizes)
-        touched = 0
-        lengths = []
-        for number, _ in instruction.arrays:
-            buffer = program.buffers[number]
-            lengths.append(buffer.numel.evaluate(self.sizes) * buffer.dtype.itemsize)
-            touched += lengths[-1]
-        time = instruction.operations.evaluate(self.sizes) * OPERATION_NS + touched * BYTE_NS
+        buffers = (program.buffers[number] for number, _ in instruction.arrays)
+        lengths = [b.numel.evaluate(self.sizes) * b.dtype.itemsize for b in buffers]
+        time = kernel_time(program, instruction, self.sizes)
         grain = ALIGNMENT if extent > 64 * ALIGNMENT else 1
         bounds = cut(extent, grain, parts_worth(time, self.threads))
         own, combining, at = [], [], free

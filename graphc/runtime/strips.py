@@ -19,7 +19,7 @@ from itertools import accumulate, pairwise
 from math import gcd
 
 from . import products
-from .parts import BLOCKS, BYTE_NS, OPERATION_NS, PART_NS, PRODUCT_NS, cut
+from .parts import BLOCKS, PART_NS, PRODUCT_NS, cut, kernel_time
 from .program import Instruction, Loop, Program, calls
 
 SECOND, THIRD = 3 << 18, 16 << 20
@@ -168,8 +168,7 @@ def _members(
         return None, None  # totals begin anew in each part: blocks of a part would have to add up
     slabs = [s.evaluate(sizes) for s in instruction.slabs]
     regions = tuple(Region(b, o, s * extent) if s else None for (b, o), s in zip(places, slabs, strict=True))
-    touched = sum(program.buffers[b].numel.evaluate(sizes) * program.buffers[b].dtype.itemsize for b, _ in places)
-    time = instruction.operations.evaluate(sizes) * OPERATION_NS + touched * BYTE_NS
+    time = kernel_time(program, instruction, sizes)
     member = Member(instruction, extent, regions, frozenset(instruction.written), time, scratch)
     return member, member
 
